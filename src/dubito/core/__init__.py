@@ -1,0 +1,1 @@
+"""Lowest layer: units, fields, errors, seeds, logs, progress, hashes and safe files."""

@@ -1,0 +1,106 @@
+"""Files that are either whole or absent: write beside, sync, rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dubito.core.errors import DataError, StorageError
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "the disk is full or the quota is used up"
+        remedy = "Free some space and start the same command again"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        what = "writing there is not permitted"
+        remedy = "Choose a folder you may write to, or mend its permissions"
+    else:
+        what = error.strerror or str(error)
+        remedy = "Mend that and start the same command again"
+    return StorageError(
+        f"Could not write {path}: {what}. {remedy}: finished work is kept and is not computed twice."
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems refuse to sync a folder
+        pass
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
+
+    On any failure the temporary file is removed and an older ``path`` stays as it was.
+
+    Raises
+    ------
+    StorageError
+        When the file system refuses (full disk, quota, permissions).
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with partial.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, StorageError):
+            raise
+        raise _storage_error(path, error) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically (sorted keys, so that equal content has equal bytes)."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, default=_plain) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises
+    ------
+    DataError
+        When the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist. Run the stage that writes it first.") from error
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not valid JSON ({error}). Delete it and run the stage again.") from error
+
+
+def _plain(value: Any) -> Any:
+    """Turn numpy scalars and arrays, paths and sets into JSON."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} can't be written as JSON")

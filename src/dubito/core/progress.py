@@ -1,0 +1,66 @@
+"""Where a campaign stands: one line per event on the terminal, and one JSON line in a file.
+
+Jobs run in processes of their own, perhaps on other machines, so the record is a file that each
+appends whole lines to (``O_APPEND``: short writes don't interleave) and ``dubito status`` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dubito.core.logs import get_logger
+
+T = TypeVar("T")
+log = get_logger(__name__)
+
+
+def announce(text: str) -> None:
+    """Print one line for the person who watches."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def record(path: Path, **event: Any) -> None:
+    """Append one event to a campaign's ``progress.jsonl``; a failure to do so never stops a job."""
+    event.setdefault("time", time.time())
+    line = (json.dumps(event, sort_keys=True, default=str) + "\n").encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, line)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        log.warning("could not record progress in %s: %s", path, error)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the events of a ``progress.jsonl``; a torn last line (killed writer) is left out."""
+    if not path.exists():
+        return []
+    events = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            events.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return events
+
+
+def track(items: Iterable[T], total: int, what: str, every_s: float = 30.0) -> Iterator[T]:
+    """Yield ``items``, logging a line each tenth of the way or every ``every_s`` seconds."""
+    last, done = time.monotonic(), 0
+    tenth = max(1, total // 10)
+    for item in items:
+        yield item
+        done += 1
+        now = time.monotonic()
+        if done % tenth == 0 or now - last > every_s or done == total:
+            log.info("%s: %d of %d", what, done, total)
+            last = now
