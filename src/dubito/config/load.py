@@ -1,0 +1,161 @@
+"""Read a configuration file and say clearly what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dubito.config.schema import Config
+from dubito.core.errors import ConfigError, nearest
+from dubito.core.hashing import hash_json
+
+
+def load_config(path: Path) -> Config:
+    """Read and validate a YAML configuration.
+
+    Raises
+    ------
+    ConfigError
+        With one line per fault: the key, what was found, what was expected, what to do.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} does not exist. Make one with `dubito new DIR`, or name another file."
+        ) from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder; name the YAML file in it.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}. Mend that line.") from error
+    return parse_config(raw, str(path))
+
+
+def parse_config(raw: Any, where: str = "the configuration") -> Config:
+    """Validate a configuration given as a mapping (as YAML or Snakemake read it).
+
+    Raises
+    ------
+    ConfigError
+        With one line per fault.
+    """
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, Mapping):
+        raise ConfigError(
+            f"{where} holds a {type(raw).__name__}; expected sections such as `campaign:` and `model:`."
+        )
+    try:
+        return Config.model_validate(dict(raw))
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors()]
+        head = f"{where} has {len(lines)} fault{'s' if len(lines) > 1 else ''}:"
+        raise ConfigError("\n  ".join([head, *lines])) from None
+
+
+def config_hash(config: Config) -> str:
+    """Hash the resolved configuration."""
+    return hash_json(config.model_dump(mode="json"))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """Turn one pydantic error into one line: key, found, expected, remedy."""
+    location = [part for part in detail["loc"] if not _is_union_tag(part, detail)]
+    key = ".".join(str(part) for part in location)
+    kind, found, context = detail["type"], detail.get("input"), detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown_key(location)
+    if kind == "missing":
+        return f"{key}: is required here and is missing; add it."
+    if kind == "value_error":
+        message = str(context.get("error", detail["msg"])).removesuffix(".")
+        return f"{key}: {message}." if key else f"{message}."
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        tags = str(context.get("expected_tags", "")).replace("'", "")
+        tag = str(context.get("tag", "nothing"))
+        guess = nearest(tag, tags.split(", "))
+        hint = f" Did you mean '{guess}'?" if guess else ""
+        return f"{key}.kind: found {tag!r}, expected one of: {tags}.{hint}"
+    if kind == "literal_error":
+        options = str(context.get("expected", ""))
+        guess = nearest(str(found), [o.strip(" '") for o in options.replace(" or ", ",").split(",")])
+        hint = f" Did you mean '{guess}'?" if guess else ""
+        return f"{key}: found {found!r}, expected {options}.{hint}"
+    message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    unit = _unit_hint(str(location[-1]) if location else "")
+    return f"{key}: found {found!r} ({type(found).__name__}), expected {message}{unit}."
+
+
+def _is_union_tag(part: Any, detail: ErrorDetails) -> bool:
+    """Pydantic puts the tag of a discriminated union into the path; users never wrote it."""
+    location = detail["loc"]
+    index = location.index(part)
+    return (
+        isinstance(part, str)
+        and index > 0
+        and (location[index - 1], part)
+        in {
+            ("initial", "rattle"),
+            ("initial", "files"),
+            ("labeller", "pyscf"),
+            ("labeller", "teacher"),
+            ("labeller", "dataset"),
+        }
+    )
+
+
+def _unit_hint(key: str) -> str:
+    for ending, unit in (
+        ("_ev_per_angstrom", "eV/Å"),
+        ("_ev_per_atom", "eV per atom"),
+        ("_hartree", "hartree"),
+        ("_angstrom", "Å"),
+        ("_per_fs", "1/fs"),
+        ("_fs", "fs"),
+        ("_K", "kelvin"),
+    ):
+        if key.endswith(ending):
+            return f"; the unit is {unit}, write the number alone"
+    return ""
+
+
+def _unknown_key(location: list[Any]) -> str:
+    options = _keys_at(location[:-1])
+    name = str(location[-1])
+    parent = ".".join(str(p) for p in location[:-1])
+    where = f"{parent}.{name}" if parent else name
+    stem = name.rsplit("_", 1)[0]
+    guess = nearest(name, options) or next((o for o in options if stem and o.startswith(stem)), None)
+    hint = f" Did you mean '{guess}'?" if guess else ""
+    return f"{where}: is not a known key.{hint} Known here: {', '.join(sorted(options))}."
+
+
+def _keys_at(location: list[Any]) -> list[str]:
+    """Return the keys known at a place of the configuration."""
+    models: list[type[BaseModel]] = [Config]
+    for part in location:
+        if isinstance(part, int):
+            continue
+        step: list[type[BaseModel]] = []
+        for model in models:
+            field = model.model_fields.get(str(part))
+            if field is not None:
+                step.extend(_models_in(field.annotation))
+        models = step or models
+    return sorted({name for model in models for name in model.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]

@@ -1,0 +1,29 @@
+"""Section ``model``: the equivariant network."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dubito.config.base import Section
+
+
+class ModelConfig(Section):
+    """The E(3)-equivariant network (NequIP type, https://doi.org/10.1038/s41467-022-29939-5)."""
+
+    r_max_angstrom: float = Field(4.0, gt=0.5, le=20.0, description="Cutoff radius of the neighbourhood.")
+    l_max: int = Field(1, ge=0, le=4, description="Highest degree of harmonics and features.")
+    n_layers: int = Field(3, ge=1, le=8, description="Interaction layers.")
+    n_features: int = Field(32, ge=2, le=512, description="Channels of each irreducible representation.")
+    parity: bool = Field(
+        False, description="Carry features of both parities; false: only the natural parity (-1)^l."
+    )
+    n_radial_basis: int = Field(8, ge=2, le=64, description="Bessel functions of the distance.")
+    radial_hidden: list[int] = Field([32, 32], description="Widths of the hidden layers of the radial network.")
+    cutoff_exponent: int = Field(6, ge=2, le=20, description="Exponent p of the polynomial cutoff.")
+    n_latent: int = Field(16, ge=1, le=256, description="Width of the invariant latent of each atom.")
+    dtype: Literal["float32", "float64"] = Field("float32", description="Precision of the network.")
+    kernel: Literal["auto", "dense", "e3nn"] = Field(
+        "auto", description="Convolution: auto (the fastest that works), dense torch, or the e3nn reference."
+    )

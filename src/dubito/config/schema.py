@@ -1,0 +1,53 @@
+"""The whole configuration."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from dubito.config.base import Section
+from dubito.config.campaign import CampaignConfig
+from dubito.config.data import DataConfig
+from dubito.config.evaluation import EvaluationConfig
+from dubito.config.labelling import LabellingConfig
+from dubito.config.model import ModelConfig
+from dubito.config.report import ReportConfig
+from dubito.config.sampling import SamplingConfig
+from dubito.config.selection import SelectionConfig
+from dubito.config.training import TrainingConfig
+from dubito.config.uncertainty import UncertaintyConfig
+
+
+class Config(Section):
+    """Configuration of a dubito campaign. The defaults are the demo."""
+
+    campaign: CampaignConfig = Field(
+        default_factory=lambda: CampaignConfig(), description="Name, seed and budget."
+    )
+    data: DataConfig = Field(default_factory=lambda: DataConfig(), description="Where the campaign starts.")
+    model: ModelConfig = Field(default_factory=lambda: ModelConfig(), description="The equivariant network.")
+    training: TrainingConfig = Field(
+        default_factory=lambda: TrainingConfig(), description="Training of the ensemble."
+    )
+    uncertainty: UncertaintyConfig = Field(
+        default_factory=lambda: UncertaintyConfig(), description="The uncertainty methods."
+    )
+    sampling: SamplingConfig = Field(
+        default_factory=lambda: SamplingConfig(), description="How candidates are found."
+    )
+    selection: SelectionConfig = Field(
+        default_factory=lambda: SelectionConfig(), description="Which candidates are labelled."
+    )
+    labelling: LabellingConfig = Field(
+        default_factory=lambda: LabellingConfig(), description="Who computes the labels."
+    )
+    evaluation: EvaluationConfig = Field(
+        default_factory=lambda: EvaluationConfig(), description="What each iteration is measured on."
+    )
+    report: ReportConfig = Field(default_factory=lambda: ReportConfig(), description="The report.")
+
+    @model_validator(mode="after")
+    def _one_spelling(self) -> Config:
+        names = [p.name for p in self.evaluation.profiles]
+        if len(set(names)) != len(names):
+            raise ValueError(f"evaluation.profiles has two profiles of the same name: {names}; rename one")
+        return self

@@ -1,0 +1,50 @@
+"""Section ``selection``: which candidates are worth a label."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from dubito.config.base import Section
+from dubito.core.errors import unknown_name
+
+KNOWN_SELECTORS = ("top_uncertainty", "random", "farthest_point")
+
+
+class SelectionConfig(Section):
+    """How a batch is chosen from the pool."""
+
+    selector: str = Field(
+        "top_uncertainty", description="top_uncertainty, farthest_point (diverse among the doubtful) or random."
+    )
+    n_select: int = Field(16, ge=1, description="Structures selected per iteration, control slice apart.")
+    control_fraction: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Random control slice, as a share of n_select: labelled too, it measures the error on "
+        "the pool without bias, and is trained on from the next iteration on.",
+    )
+    force_tolerance_ev_per_angstrom: float = Field(
+        0.3, gt=0, description="Largest force error on an atom that still counts as right."
+    )
+    risk: float = Field(
+        0.05, gt=0, lt=1, description="Accepted share of structures above the tolerance among those trusted."
+    )
+    min_score: float = Field(
+        0.0, ge=0, description="Candidates whose score is below this are not selected (score of acquire_with)."
+    )
+    skip_top_fraction: float = Field(
+        0.0, ge=0, lt=1, description="Share of the most doubtful candidates left out: often unphysical."
+    )
+    duplicate_distance_angstrom: float = Field(
+        0.02,
+        ge=0,
+        description="Two structures whose sorted interatomic distances differ by less (rms) are the same.",
+    )
+
+    @field_validator("selector")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in KNOWN_SELECTORS:
+            raise ValueError(unknown_name("selector", value, KNOWN_SELECTORS))
+        return value

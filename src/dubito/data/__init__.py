@@ -1,0 +1,1 @@
+"""Structures in arrays: storage, formats, splits, neighbours, batches, statistics."""
