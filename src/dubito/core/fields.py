@@ -14,7 +14,7 @@ from dubito.core import units
 
 @dataclass(frozen=True)
 class Field:
-    """One array: HDF5 path, level, trailing shape, numpy dtype, unit (None: dimensionless), meaning."""
+    """One array: HDF5 path, level, trailing shape (-1: any), numpy dtype, unit (None: no unit), meaning."""
 
     path: str
     level: Literal["structure", "atom"]
@@ -45,6 +45,7 @@ ORIGIN: Final = (
     Field("origin/sampler", "structure", (), "S24", None, "sampler that made it"),
     Field("origin/trajectory", "structure", (), "S48", None, "trajectory id; frames of one are correlated"),
     Field("origin/reason", "structure", (), "S32", None, "why it was selected"),
+    Field("origin/split", "structure", (), "S8", None, "train, valid or control; empty: not assigned"),
 )
 PROVENANCE: Final = (
     Field("provenance/kind", "structure", (), "S12", None, "reference (computed) or model (predicted) label"),
@@ -70,6 +71,7 @@ PREDICTIONS: Final = (
         units.EV_PER_ANGSTROM,
         "standard deviation of each force component",
     ),
+    Field("energy_ensemble", "structure", (-1,), "f8", units.EV, "total energy by each member"),
     Field("energy_score", "structure", (), "f8", None, "unitless, higher is more doubtful"),
     Field("energies_score", "atom", (), "f8", None, "unitless, higher is more doubtful"),
     Field("forces_score", "atom", (), "f8", None, "unitless, higher is more doubtful"),

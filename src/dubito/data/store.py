@@ -65,13 +65,14 @@ def write_structures(
 
 def _write_array(file: h5py.File, field: Field, path: str, data: Array, structures: Structures) -> None:
     rows = len(structures) if field.level == "structure" else int(structures.ptr[-1])
-    if data.shape != (rows, *field.shape):
+    shape = tuple(got if want == -1 else want for want, got in zip(field.shape, data.shape[1:], strict=False))
+    if data.shape != (rows, *shape) or len(shape) != len(field.shape):
         raise DataError(f"{path} has shape {data.shape}, expected {(rows, *field.shape)}.")
     options: dict[str, Any] = {}
     if rows > 4 * _CHUNK_STRUCTURES:
         per_structure = 1 if field.level == "structure" else max(1, rows // max(1, len(structures)))
         options = {
-            "chunks": (min(rows, _CHUNK_STRUCTURES * per_structure), *field.shape),
+            "chunks": (min(rows, _CHUNK_STRUCTURES * per_structure), *shape),
             "compression": "gzip",
             "compression_opts": 1,
             "shuffle": True,

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Uncertainty methods behind one protocol."""
