@@ -36,9 +36,7 @@ class FilesStart(Section):
 
     kind: Literal["files"] = Field(..., description="files: take the structures of these files.")
     files: list[str] = Field(..., min_length=1, description="Structure files (extxyz, npz, h5).")
-    n_structures: int | None = Field(
-        None, ge=2, description="Take this many at random (seeded); null: all of them."
-    )
+    n_structures: int | None = Field(None, ge=2, description="Take this many at random (seeded); null: all of them.")
     charge: int = Field(0, description="Total charge, where the file gives none.")
     multiplicity: int = Field(1, ge=1, description="Spin multiplicity, where the file gives none.")
 
@@ -47,7 +45,7 @@ class DataConfig(Section):
     """Where the campaign starts from and how data are split."""
 
     initial: Annotated[RattledStart | FilesStart, Field(discriminator="kind")] = Field(
-        default_factory=lambda: RattledStart(), description="The structures labelled in iteration 0."
+        default_factory=RattledStart, description="The structures labelled in iteration 0."
     )
     validation_fraction: float = Field(
         0.15, gt=0, lt=0.9, description="Share of each batch of labels kept for validation, for ever."

@@ -17,10 +17,13 @@ class InversionProfile(Section):
     center_atom: int = Field(0, ge=0, description="Index of the atom that swings.")
     plane_atoms: list[int] = Field([1, 2, 3], description="Indices of its three neighbours.")
     n_points: int = Field(
-        11, ge=3, description="Points from the minimum to beyond the plane; made odd, mirror images are not labelled."
+        11,
+        ge=3,
+        description="Points from the minimum to beyond the plane; made odd, mirror images are not labelled.",
     )
     relax: bool = Field(
-        True, description="Relax both end points (minimum and planar) with the labeller, so that the barrier is its own."
+        True,
+        description="Relax both end points (minimum and planar) with the labeller, so that the barrier is its own.",
     )
 
     @field_validator("plane_atoms")

@@ -45,9 +45,7 @@ def _commented(model: BaseModel, depth: int) -> CommentedMap:
     for name, field in type(model).model_fields.items():
         out[name] = _plain(getattr(model, name), depth + 1)
         lead = "\n" if depth == 0 else ""
-        out.yaml_set_comment_before_after_key(
-            name, before=lead + _wrapped(field.description or ""), indent=2 * depth
-        )
+        out.yaml_set_comment_before_after_key(name, before=lead + _wrapped(field.description or ""), indent=2 * depth)
     return out
 
 

@@ -46,7 +46,7 @@ class LabellingConfig(Section):
     """How labels are made."""
 
     labeller: Annotated[PyscfConfig | TeacherConfig | DatasetConfig, Field(discriminator="kind")] = Field(
-        default_factory=lambda: PyscfConfig(), description="The labeller and its settings."
+        default_factory=PyscfConfig, description="The labeller and its settings."
     )
     structures_per_shard: int = Field(8, ge=1, description="Structures labelled by one job.")
     max_failed_fraction: float = Field(

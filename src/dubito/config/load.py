@@ -27,9 +27,7 @@ def load_config(path: Path) -> Config:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path} does not exist. Make one with `dubito new DIR`, or name another file."
-        ) from error
+        raise ConfigError(f"{path} does not exist. Make one with `dubito new DIR`, or name another file.") from error
     except IsADirectoryError as error:
         raise ConfigError(f"{path} is a folder; name the YAML file in it.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -48,9 +46,7 @@ def parse_config(raw: Any, where: str = "the configuration") -> Config:
     if raw is None:
         raw = {}
     if not isinstance(raw, Mapping):
-        raise ConfigError(
-            f"{where} holds a {type(raw).__name__}; expected sections such as `campaign:` and `model:`."
-        )
+        raise ConfigError(f"{where} holds a {type(raw).__name__}; expected sections such as `campaign:` and `model:`.")
     try:
         return Config.model_validate(dict(raw))
     except ValidationError as error:

@@ -16,9 +16,7 @@ class ModelConfig(Section):
     l_max: int = Field(1, ge=0, le=4, description="Highest degree of harmonics and features.")
     n_layers: int = Field(3, ge=1, le=8, description="Interaction layers.")
     n_features: int = Field(32, ge=2, le=512, description="Channels of each irreducible representation.")
-    parity: bool = Field(
-        False, description="Carry features of both parities; false: only the natural parity (-1)^l."
-    )
+    parity: bool = Field(False, description="Carry features of both parities; false: only the natural parity (-1)^l.")
     n_radial_basis: int = Field(8, ge=2, le=64, description="Bessel functions of the distance.")
     radial_hidden: list[int] = Field([32, 32], description="Widths of the hidden layers of the radial network.")
     cutoff_exponent: int = Field(6, ge=2, le=20, description="Exponent p of the polynomial cutoff.")

@@ -19,7 +19,10 @@ class SanityConfig(Section):
         description="Atoms closer than this times the sum of their covalent radii are too close.",
     )
     max_bond_factor: float = Field(
-        1.6, gt=1, le=4, description="Atoms farther apart than this times the sum of covalent radii are not bonded."
+        1.6,
+        gt=1,
+        le=4,
+        description="Atoms farther apart than this times the sum of covalent radii are not bonded.",
     )
     max_fragments: int = Field(1, ge=1, description="A geometry with more bonded fragments is rejected.")
     max_energy_above_min_ev_per_atom: float = Field(
@@ -59,6 +62,6 @@ class SamplingConfig(Section):
     """How candidates are found."""
 
     sampler: Annotated[LangevinConfig, Field()] = Field(
-        default_factory=lambda: LangevinConfig(), description="The sampler and its settings."
+        default_factory=LangevinConfig, description="The sampler and its settings."
     )
-    sanity: SanityConfig = Field(default_factory=lambda: SanityConfig(), description="The sane region.")
+    sanity: SanityConfig = Field(default_factory=SanityConfig, description="The sane region.")

@@ -20,30 +20,18 @@ from dubito.config.uncertainty import UncertaintyConfig
 class Config(Section):
     """Configuration of a dubito campaign. The defaults are the demo."""
 
-    campaign: CampaignConfig = Field(
-        default_factory=lambda: CampaignConfig(), description="Name, seed and budget."
-    )
-    data: DataConfig = Field(default_factory=lambda: DataConfig(), description="Where the campaign starts.")
-    model: ModelConfig = Field(default_factory=lambda: ModelConfig(), description="The equivariant network.")
-    training: TrainingConfig = Field(
-        default_factory=lambda: TrainingConfig(), description="Training of the ensemble."
-    )
-    uncertainty: UncertaintyConfig = Field(
-        default_factory=lambda: UncertaintyConfig(), description="The uncertainty methods."
-    )
-    sampling: SamplingConfig = Field(
-        default_factory=lambda: SamplingConfig(), description="How candidates are found."
-    )
-    selection: SelectionConfig = Field(
-        default_factory=lambda: SelectionConfig(), description="Which candidates are labelled."
-    )
-    labelling: LabellingConfig = Field(
-        default_factory=lambda: LabellingConfig(), description="Who computes the labels."
-    )
+    campaign: CampaignConfig = Field(default_factory=CampaignConfig, description="Name, seed and budget.")
+    data: DataConfig = Field(default_factory=DataConfig, description="Where the campaign starts.")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="The equivariant network.")
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="Training of the ensemble.")
+    uncertainty: UncertaintyConfig = Field(default_factory=UncertaintyConfig, description="The uncertainty methods.")
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How candidates are found.")
+    selection: SelectionConfig = Field(default_factory=SelectionConfig, description="Which candidates are labelled.")
+    labelling: LabellingConfig = Field(default_factory=LabellingConfig, description="Who computes the labels.")
     evaluation: EvaluationConfig = Field(
-        default_factory=lambda: EvaluationConfig(), description="What each iteration is measured on."
+        default_factory=EvaluationConfig, description="What each iteration is measured on."
     )
-    report: ReportConfig = Field(default_factory=lambda: ReportConfig(), description="The report.")
+    report: ReportConfig = Field(default_factory=ReportConfig, description="The report.")
 
     @model_validator(mode="after")
     def _one_spelling(self) -> Config:

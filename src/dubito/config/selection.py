@@ -14,7 +14,8 @@ class SelectionConfig(Section):
     """How a batch is chosen from the pool."""
 
     selector: str = Field(
-        "top_uncertainty", description="top_uncertainty, farthest_point (diverse among the doubtful) or random."
+        "top_uncertainty",
+        description="top_uncertainty, farthest_point (diverse among the doubtful) or random.",
     )
     n_select: int = Field(16, ge=1, description="Structures selected per iteration, control slice apart.")
     control_fraction: float = Field(
@@ -31,7 +32,9 @@ class SelectionConfig(Section):
         0.05, gt=0, lt=1, description="Accepted share of structures above the tolerance among those trusted."
     )
     min_score: float = Field(
-        0.0, ge=0, description="Candidates whose score is below this are not selected (score of acquire_with)."
+        0.0,
+        ge=0,
+        description="Candidates whose score is below this are not selected (score of acquire_with).",
     )
     skip_top_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of the most doubtful candidates left out: often unphysical."

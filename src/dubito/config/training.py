@@ -11,7 +11,8 @@ class TrainingConfig(Section):
     """How the members of the ensemble are trained.
 
     The loss of one member is
-    ``energy_weight * mean_s[((E_s - E_s^ref) / n_s / s_F)^2] * 1 A^-2 + force_weight * mean_{i,k}[((F_ik - F_ik^ref) / s_F)^2]``
+    ``energy_weight * mean_s[((E_s - E_s^ref) / (n_s s_F 1 A))^2]
+    + force_weight * mean_{i,k}[((F_ik - F_ik^ref) / s_F)^2]``
     with ``n_s`` atoms in structure s and ``s_F`` the rms force component of the first training set.
     """
 
@@ -39,9 +40,7 @@ class TrainingConfig(Section):
     force_weight: float = Field(1.0, ge=0, description="Weight of the force term of the loss.")
     gradient_clip: float = Field(10.0, gt=0, description="Largest gradient norm of a member; longer ones are cut.")
     warm_start: bool = Field(True, description="Start from the weights of the previous iteration.")
-    checkpoint_every_epochs: int = Field(
-        10, ge=1, description="A killed training repeats at most this many epochs."
-    )
+    checkpoint_every_epochs: int = Field(10, ge=1, description="A killed training repeats at most this many epochs.")
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:

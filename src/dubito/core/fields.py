@@ -40,7 +40,14 @@ LABELS: Final = (
 )
 ORIGIN: Final = (
     Field("origin/source", "structure", (), "S64", None, "file or stage the structure came from"),
-    Field("origin/iteration", "structure", (), "i4", None, "iteration that produced it; -1 if outside a campaign"),
+    Field(
+        "origin/iteration",
+        "structure",
+        (),
+        "i4",
+        None,
+        "iteration that produced it; -1 if outside a campaign",
+    ),
     Field("origin/parent", "structure", (), "S32", None, "id of the structure it was derived from"),
     Field("origin/sampler", "structure", (), "S24", None, "sampler that made it"),
     Field("origin/trajectory", "structure", (), "S48", None, "trajectory id; frames of one are correlated"),

@@ -23,9 +23,7 @@ def _storage_error(path: Path, error: OSError) -> StorageError:
     else:
         what = error.strerror or str(error)
         remedy = "Mend that and start the same command again"
-    return StorageError(
-        f"Could not write {path}: {what}. {remedy}: finished work is kept and is not computed twice."
-    )
+    return StorageError(f"Could not write {path}: {what}. {remedy}: finished work is kept and is not computed twice.")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -56,7 +54,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield partial
         with partial.open("rb") as handle:
             os.fsync(handle.fileno())
-        os.replace(partial, path)
+        partial.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)

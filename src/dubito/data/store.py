@@ -139,7 +139,8 @@ def _open(path: Path) -> h5py.File:
         file.close()
         if schema == SCHEMA:
             raise DataError(
-                f"{path} has schema version {version}, this dubito reads up to {SCHEMA_VERSION}. Install a newer dubito."
+                f"{path} has schema version {version}, this dubito reads up to {SCHEMA_VERSION}. "
+                "Install a newer dubito."
             )
         raise DataError(f"{path} is not a dubito structures file (schema {schema!r}, expected {SCHEMA!r}).")
     return file

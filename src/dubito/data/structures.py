@@ -159,11 +159,10 @@ class Structures:
 
     def __getitem__(self, index: int | slice | ArrayLike) -> Self:
         """Select structures by index, slice, index array or boolean mask."""
-        rows = np.atleast_1d(np.arange(len(self))[index])
+        chosen: Any = index
+        rows = np.atleast_1d(np.arange(len(self))[chosen])
         atoms = (
-            np.concatenate([np.arange(self.ptr[i], self.ptr[i + 1]) for i in rows])
-            if len(rows)
-            else np.zeros(0, int)
+            np.concatenate([np.arange(self.ptr[i], self.ptr[i + 1]) for i in rows]) if len(rows) else np.zeros(0, int)
         )
         take = {"structure": rows, "atom": atoms}
         return replace(

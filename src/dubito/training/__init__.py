@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training of the ensemble: loss, optimiser, schedule, checkpoints and the loop."""

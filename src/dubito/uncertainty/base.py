@@ -1,57 +1,14 @@
-"""What every uncertainty method takes and gives.
-
-A *score* ranks and has no unit; an *uncertainty* is a standard deviation in the unit of its quantity.
-They are kept in different mappings so that one can't be taken for the other.
-"""
+"""What every uncertainty method takes and gives; what it says is a :class:`dubito.data.prediction.Prediction`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
-from numpy.typing import NDArray
-
+from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
 
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a method says of ``n`` structures with ``N`` atoms. float64 numpy arrays.
-
-    Attributes
-    ----------
-    ptr : (n + 1,) int64
-    energy : (n,) eV
-    energies : (N,) eV per atom
-    forces : (N, 3) eV/Å
-    uncertainty : standard deviations by quantity: ``energy`` (n,) eV, ``energies`` (N,) eV,
-        ``forces`` (N, 3) eV/Å (per component)
-    scores : unitless, higher is more doubtful: ``energy`` (n,), ``energies`` (N,), ``forces`` (N,)
-    stress : (n, 6) eV/Å³, Voigt, ASE sign; zeros where there is no cell
-    energy_ensemble : (n, M) eV, or None
-    """
-
-    ptr: Array
-    energy: Array
-    energies: Array
-    forces: Array
-    uncertainty: Mapping[str, Array] = field(default_factory=dict)
-    scores: Mapping[str, Array] = field(default_factory=dict)
-    stress: Array | None = None
-    energy_ensemble: Array | None = None
-
-    def fields(self) -> dict[str, Array]:
-        """Return the arrays under the names of ``core.fields.PREDICTIONS``, as the store writes them."""
-        out = {"energy": self.energy, "energies": self.energies, "forces": self.forces}
-        out |= {f"{name}_uncertainty": values for name, values in self.uncertainty.items()}
-        out |= {f"{name}_score": values for name, values in self.scores.items()}
-        if self.energy_ensemble is not None:
-            out["energy_ensemble"] = self.energy_ensemble
-        return out
+__all__ = ["Array", "Prediction", "Predictor", "UncertaintyMethod"]
 
 
 class Predictor(Protocol):

@@ -1,0 +1,151 @@
+"""ASE calculator with uncertainties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from dubito.core.errors import ModelError
+from dubito.core.logs import get_logger
+from dubito.data.prediction import Prediction
+from dubito.data.structures import Structures
+from dubito.uncertainty.base import Predictor
+from dubito.uncertainty.registry import method_class
+
+log = get_logger(__name__)
+_UNCERTAINTIES = ("energy_uncertainty", "energies_uncertainty", "forces_uncertainty")
+
+
+class DubitoCalculator(Calculator):  # type: ignore[misc]
+    """Energies, forces, stress and their uncertainties from a trained ensemble.
+
+    Parameters
+    ----------
+    model : path of an ``ensemble.safetensors``
+    uncertainty : name of a method, whose fitted state is looked for beside the model
+        (``uncertainty/<name>.safetensors``), or the path of such a state; None: no uncertainties
+    device : torch device
+    max_force_uncertainty_ev_per_angstrom : warn in the log when an atom's exceeds this; None: never
+
+    Results are eV, eV/Å and eV/Å³: ``energy``, ``free_energy`` (the same), ``energies``, ``forces``,
+    ``stress`` (with a cell), ``energy_uncertainty``, ``energies_uncertainty``, ``forces_uncertainty`` (n, 3).
+    ASE's writers drop the last three; :meth:`annotate` puts them where writers keep them.
+
+    Raises
+    ------
+    ModelError
+        When the model or the state can't be used.
+    """
+
+    implemented_properties: ClassVar[list[str]] = [
+        "energy", "free_energy", "energies", "forces", "stress", *_UNCERTAINTIES,
+    ]  # fmt: skip
+
+    def __init__(
+        self,
+        model: str | Path,
+        uncertainty: str | Path | None = "ensemble",
+        *,
+        device: str = "cpu",
+        max_force_uncertainty_ev_per_angstrom: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        from dubito.model.artifact import load_potential
+
+        super().__init__(**kwargs)
+        self.potential = load_potential(Path(model), device)
+        self.max_force_uncertainty = max_force_uncertainty_ev_per_angstrom
+        self.predictor: Predictor = self.potential
+        if uncertainty is not None:
+            self.predictor = _fitted(self.potential, Path(model), uncertainty)
+        self.gives_uncertainty = uncertainty is not None
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute all properties of ``atoms``; called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        one = _structure(self.atoms)
+        prediction = self.predictor.predict(one)
+        self.results = _results(prediction, bool(one.pbc.all()))
+        if self.gives_uncertainty:
+            self.results |= {
+                "energy_uncertainty": float(prediction.uncertainty["energy"][0]),
+                "energies_uncertainty": prediction.uncertainty["energies"],
+                "forces_uncertainty": prediction.uncertainty["forces"],
+            }
+            self._warn(prediction)
+
+    def _warn(self, prediction: Prediction) -> None:
+        if self.max_force_uncertainty is None:
+            return
+        worst = float(np.linalg.norm(prediction.uncertainty["forces"], axis=1).max())
+        if worst > self.max_force_uncertainty:
+            log.warning(
+                "force uncertainty %.3g eV/Å exceeds %.3g: do not trust this structure without a reference",
+                worst,
+                self.max_force_uncertainty,
+            )
+
+    def annotate(self, atoms: Atoms) -> Atoms:
+        """Compute ``atoms`` and write all results into its info and arrays, so that extxyz keeps them.
+
+        Names are prefixed (``dubito_energy``, ``dubito_forces``, …) so that nobody takes them for reference labels.
+        """
+        self.calculate(atoms)
+        for name, value in self.results.items():
+            if np.ndim(value) and len(value) == len(atoms) and name != "stress":
+                atoms.arrays[f"dubito_{name}"] = np.array(value)
+            else:
+                atoms.info[f"dubito_{name}"] = value
+        return atoms
+
+    def standard_results(self) -> dict[str, Any]:
+        """Return only the results that ASE knows, e.g. for ``SinglePointCalculator``."""
+        return {name: value for name, value in self.results.items() if name not in _UNCERTAINTIES}
+
+
+def _fitted(potential: Any, model: Path, uncertainty: str | Path) -> Predictor:
+    path = Path(uncertainty)
+    if path.suffix == ".safetensors":
+        return method_class(path.stem).load(path, potential)
+    beside = model.parent / "uncertainty" / f"{uncertainty}.safetensors"
+    found = method_class(str(uncertainty))
+    if beside.exists():
+        return found.load(beside, potential)
+    if uncertainty == "ensemble":
+        from dubito.uncertainty.ensemble import EnsembleUncertainty
+
+        log.warning("%s is missing: the ensemble's uncertainty is not calibrated", beside)
+        return EnsembleUncertainty(potential)
+    raise ModelError(f"{beside} does not exist. Fit the method first, or give the path of its state.")
+
+
+def _structure(atoms: Atoms) -> Structures:
+    return Structures.build(
+        [atoms.numbers],
+        [atoms.positions],
+        cell=np.asarray(atoms.cell)[None],
+        pbc=np.asarray(atoms.pbc)[None],
+    )
+
+
+def _results(prediction: Prediction, periodic: bool) -> dict[str, Any]:
+    energy = float(prediction.energy[0])
+    out: dict[str, Any] = {
+        "energy": energy,
+        "free_energy": energy,
+        "energies": prediction.energies,
+        "forces": prediction.forces,
+    }
+    if periodic and prediction.stress is not None:
+        out["stress"] = prediction.stress[0]
+    return out

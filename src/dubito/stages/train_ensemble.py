@@ -1,0 +1,154 @@
+"""Train a group of the ensemble's members on the labels so far."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dubito.config.model import ModelConfig
+from dubito.config.training import TrainingConfig
+from dubito.core.errors import DataError, ModelError
+from dubito.core.hashing import hash_file, hash_json
+from dubito.core.logs import get_logger
+from dubito.core.provenance import describe
+from dubito.core.random import seed_for
+from dubito.data.statistics import fit_statistics
+from dubito.data.store import read_structures
+from dubito.data.structures import MODEL, Structures
+from dubito.model.artifact import load_potential, save_potential
+from dubito.model.files import read_metadata
+from dubito.model.potential import Potential
+from dubito.training.history import write_history
+from dubito.training.loop import Trainer
+
+log = get_logger(__name__)
+
+
+def run(
+    *,
+    dataset: Path,
+    previous: Path | None,
+    output: Path,
+    history: Path,
+    state: Path,
+    model: ModelConfig,
+    training: TrainingConfig,
+    allow_model_labels: bool,
+    members: list[int],
+    seed: int,
+    iteration: int,
+    threads: int,
+) -> str:
+    """Train ``members`` and write their weights and history.
+
+    Parameters
+    ----------
+    previous : the last iteration's ensemble, to start from when ``training.warm_start``
+    state : folder of the checkpoint; survives a killed job
+    members : numbers of the members trained in this job
+
+    Raises
+    ------
+    DataError
+        When the dataset lacks labels or a split, or holds model-made labels that are not allowed.
+    """
+    torch.set_num_threads(threads)
+    structures = read_structures(dataset)
+    structures.require_labels(str(dataset))
+    _refuse_model_labels(structures, dataset, allow_model_labels)
+    train, valid = _split(structures, dataset)
+    potential = _start(previous if training.warm_start else None, train, model, members, seed)
+    fingerprint = hash_json(
+        [
+            sorted(structures.ids),
+            structures.text("origin/split"),
+            model.model_dump(),
+            training.model_dump(),
+            members,
+            seed,
+            iteration,
+            hash_file(previous) if previous and training.warm_start else None,
+        ]
+    )
+    trainer = Trainer(
+        potential,
+        train,
+        valid,
+        training,
+        seed=seed_for(seed, "training", iteration),
+        members=members,
+        folder=state,
+        fingerprint=fingerprint,
+    )
+    trainer.on_epoch = _log_epoch
+    epochs = trainer.run()
+    write_history(history, epochs)
+    inputs = {"dataset": dataset} | ({"previous": previous} if previous else {})
+    save_potential(output, potential, provenance=describe(inputs, iteration=iteration, seed=seed), members=members)
+    best = [min(e.valid_force_rmse_ev_per_angstrom for e in epochs if e.member == member) for member in members]
+    return (
+        f"{len(members)} members, {len(train)} + {len(valid)} structures, {trainer.epoch} epochs, "
+        f"validation force RMSE {1e3 * float(np.mean(best)):.0f} meV/Å"
+    )
+
+
+def _refuse_model_labels(structures: Structures, dataset: Path, allowed: bool) -> None:
+    made = sum(kind == MODEL for kind in structures.text("provenance/kind"))
+    if made and not allowed:
+        raise DataError(
+            f"{dataset} holds {made} labels that a model made (provenance kind 'model'), expected reference labels "
+            "only: a model trained on its own predictions grows confident without growing right. Remove them, or "
+            "set data.allow_model_labels to true if that is what you want."
+        )
+
+
+def _split(structures: Structures, dataset: Path) -> tuple[Structures, Structures]:
+    split = np.array(structures.text("origin/split"))
+    train, valid = structures[split == "train"], structures[split == "valid"]
+    if not len(train) or not len(valid):
+        raise DataError(
+            f"{dataset} has {len(train)} training and {len(valid)} validation structures; each must have one at "
+            "least. Label more structures (data.initial.n_structures)."
+        )
+    return train, valid
+
+
+def _start(previous: Path | None, train: Structures, model: ModelConfig, members: list[int], seed: int) -> Potential:
+    """Return a fresh potential, or the previous one's members when it fits."""
+    if previous is not None:
+        potential = _warm(previous, train, model, members)
+        if potential is not None:
+            return potential
+    fresh = Potential(model, fit_statistics(train, model.r_max_angstrom), len(members))
+    fresh.initialise(seed, members)
+    return fresh
+
+
+def _warm(previous: Path, train: Structures, model: ModelConfig, members: list[int]) -> Potential | None:
+    """Return the previous weights with their statistics (with others they would mean something else)."""
+    metadata = read_metadata(previous)
+    if ModelConfig.model_validate(metadata["model"]) != model:
+        log.warning("model settings changed since %s; training starts from new weights", previous)
+        return None
+    missing = {int(z) for z in train.atomic_numbers} - set(metadata["statistics"]["species"])
+    if missing or not set(members) <= set(metadata["members"]):
+        log.warning("%s lacks elements %s or members; training starts from new weights", previous, missing)
+        return None
+    old = load_potential(previous)
+    rows = [metadata["members"].index(member) for member in members]
+    potential = Potential(model, old.statistics, len(members))
+    weights = dict(old.named_parameters())
+    for name, parameter in potential.named_parameters():
+        if name not in weights:
+            raise ModelError(f"{previous} lacks the weights '{name}'.")
+        parameter.data.copy_(weights[name].data[rows])
+    return potential
+
+
+def _log_epoch(trainer: Trainer) -> None:
+    if trainer.epoch % 10 == 0 or trainer.epoch == trainer.n_epochs:
+        last = trainer.history[-len(trainer.members) :]
+        force = np.mean([e.valid_force_rmse_ev_per_angstrom for e in last])
+        log.info("epoch %d of %d: validation force RMSE %.4f eV/Å", trainer.epoch, trainer.n_epochs, force)
