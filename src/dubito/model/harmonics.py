@@ -78,7 +78,7 @@ class SphericalHarmonics(nn.Module):
         e = self._exponents
         monomials = powers[:, 0, e[:, 0]] * powers[:, 1, e[:, 1]] * powers[:, 2, e[:, 2]]
         values = monomials @ self._values
-        slopes = (monomials @ self._slopes).view(len(unit), -1, 3)
+        slopes = (monomials @ self._slopes).view(len(unit), (self.l_max + 1) ** 2, 3)
         # d(unit)/d(vector) = (1 - unit unit^T) / length
         radial = (slopes * unit[:, None, :]).sum(-1, keepdim=True)
         jacobian = (slopes - radial * unit[:, None, :]) / length[:, None, None]

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Conformance suites shipped with dubito: test a plug-in by subclassing one of them."""

@@ -1,0 +1,134 @@
+"""Conformance suite of uncertainty methods: subclass, set ``method``, run with pytest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from dubito.config.model import ModelConfig
+from dubito.config.training import TrainingConfig
+from dubito.core.errors import ModelError
+from dubito.data.statistics import fit_statistics
+from dubito.metrics.reduce import atom_norm
+from dubito.model.potential import Potential
+from dubito.testing.structures import random_orthogonal, rattled, toy_labels, transformed
+from dubito.training.loop import Trainer
+from dubito.uncertainty.registry import method_class
+
+
+class UncertaintyMethodTests:
+    """What every method must do. Class attributes: ``method`` (registry name) and ``n_members``."""
+
+    method: ClassVar[str]
+    n_members: ClassVar[int] = 4
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def potential(cls) -> Potential:
+        """A potential trained for a few seconds on displaced molecules."""
+        torch.manual_seed(0)
+        train, valid = toy_labels(rattled(40, seed=1)), toy_labels(rattled(12, seed=2))
+        config = ModelConfig(n_features=8, n_layers=2, dtype="float64", r_max_angstrom=3.5)
+        members = list(range(cls.n_members))
+        potential = Potential(config, fit_statistics(train, 3.5), cls.n_members)
+        potential.initialise(0, members)
+        schedule = TrainingConfig(max_epochs=40, n_members=cls.n_members)
+        Trainer(potential, train, valid, schedule, seed=0, members=members).run()
+        return potential.requires_grad_(False)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def fitted(cls, potential: Potential) -> Any:
+        """The method fitted to it."""
+        return cls.fit(potential)
+
+    @classmethod
+    def fit(cls, potential: Potential) -> Any:
+        """Fit the method; the sets are those the potential was trained on."""
+        train, valid = toy_labels(rattled(40, seed=1)), toy_labels(rattled(12, seed=2))
+        return method_class(cls.method).fit(potential, train, valid, seed=0)
+
+    def values(self, prediction: Any) -> dict[str, Any]:
+        """Return all scores and uncertainties of a prediction."""
+        return {f"score {k}": v for k, v in prediction.scores.items()} | dict(prediction.uncertainty)
+
+    def test_gives_what_it_promises(self, fitted: Any) -> None:
+        given = fitted.predict(rattled(3, seed=3))
+        assert set(given.uncertainty) | set(given.scores) >= fitted.targets
+
+    def test_uncertainties_are_finite_and_not_negative(self, fitted: Any) -> None:
+        given = fitted.predict(rattled(6, seed=3))
+        for name, values in given.uncertainty.items():
+            assert np.all(np.isfinite(values)), name
+            assert np.all(values >= 0), name
+
+    @pytest.mark.parametrize("proper", [True, False])
+    def test_invariant_under_rotation_reflection_translation(self, fitted: Any, proper: bool) -> None:
+        structures = rattled(5, seed=4)
+        moved = transformed(structures, random_orthogonal(7, proper=proper), np.array([3.0, -2.0, 1.0]))
+        before, after = fitted.predict(structures), fitted.predict(moved)
+        np.testing.assert_allclose(after.energy, before.energy, atol=1e-8)
+        for (name, a), b in zip(self.values(before).items(), self.values(after).values(), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-9, err_msg=name)
+
+    def test_invariant_under_permutation(self, fitted: Any) -> None:
+        from dataclasses import replace
+
+        one = rattled(1, seed=5)
+        order = np.array([0, 3, 1, 2])
+        swapped = replace(one, positions=one.positions[order])
+        a, b = fitted.predict(one), fitted.predict(swapped)
+        np.testing.assert_allclose(b.energy, a.energy, atol=1e-8)
+        np.testing.assert_allclose(b.forces, a.forces[order], atol=1e-8)
+        for name, values in a.uncertainty.items():
+            expected = values if len(values) == 1 else values[order]
+            np.testing.assert_allclose(b.uncertainty[name], expected, rtol=1e-6, atol=1e-9, err_msg=name)
+
+    def test_batch_equals_singles(self, fitted: Any) -> None:
+        structures = rattled(5, seed=6)
+        together = self.values(fitted.predict(structures))
+        alone = [self.values(fitted.predict(one)) for one in structures]
+        for name, values in together.items():
+            np.testing.assert_allclose(values, np.concatenate([a[name] for a in alone]), rtol=1e-6, atol=1e-9)
+
+    def test_deterministic(self, fitted: Any, potential: Potential) -> None:
+        structures = rattled(4, seed=8)
+        again = self.fit(potential).predict(structures)
+        for (name, a), b in zip(
+            self.values(fitted.predict(structures)).items(), self.values(again).values(), strict=True
+        ):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+    def test_saved_and_loaded_is_identical(self, fitted: Any, potential: Potential, tmp_path: Path) -> None:
+        fitted.save(tmp_path / f"{self.method}.safetensors")
+        loaded = method_class(self.method).load(tmp_path / f"{self.method}.safetensors", potential)
+        structures = rattled(4, seed=8)
+        for (name, a), b in zip(
+            self.values(fitted.predict(structures)).items(),
+            self.values(loaded.predict(structures)).values(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+    def test_refuses_a_file_of_something_else(self, potential: Potential, tmp_path: Path) -> None:
+        from safetensors.numpy import save_file
+
+        save_file({"x": np.zeros(2)}, tmp_path / "other.safetensors")
+        with pytest.raises(ModelError, match="expected"):
+            method_class(self.method).load(tmp_path / "other.safetensors", potential)
+
+    def test_finds_planted_outsiders(self, fitted: Any) -> None:
+        inside, outside = rattled(30, seed=9), rattled(30, seed=10, displacement=0.35)
+        score = []
+        for structures in (inside, outside):
+            given = fitted.predict(structures)
+            if "forces" in given.uncertainty:
+                score.append(atom_norm(given.uncertainty["forces"]))
+            else:
+                score.append(given.scores["forces"])
+        auroc = np.mean(score[1][:, None] > score[0][None, :])
+        assert auroc > 0.9

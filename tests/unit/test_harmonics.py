@@ -1,0 +1,61 @@
+"""Harmonics and radial basis against e3nn, finite differences and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from e3nn import o3
+
+from dubito.model.harmonics import SphericalHarmonics
+from dubito.model.linear import NORMALISED_SILU, NORMALISED_TANH
+from dubito.model.radial import BesselBasis
+
+
+@pytest.mark.parametrize("l_max", [0, 1, 2, 3, 4])
+def test_values_equal_e3nn(l_max: int) -> None:
+    vectors = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    length = vectors.norm(dim=1)
+    ours, _ = SphericalHarmonics(l_max, torch.float64)(vectors / length[:, None], length)
+    reference = o3.spherical_harmonics(list(range(l_max + 1)), vectors, normalize=True, normalization="component")
+    torch.testing.assert_close(ours, reference, atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("l_max", [1, 2, 3, 4])
+def test_jacobian_equals_finite_differences(l_max: int) -> None:
+    harmonics = SphericalHarmonics(l_max, torch.float64)
+    vectors = torch.randn(10, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+    def at(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        length = x.norm(dim=1)
+        given: tuple[torch.Tensor, torch.Tensor] = harmonics(x / length[:, None], length)
+        return given
+
+    _, jacobian = at(vectors)
+    for axis in range(3):
+        step = torch.zeros(3, dtype=torch.float64)
+        step[axis] = 1e-6
+        numeric = (at(vectors + step)[0] - at(vectors - step)[0]) / 2e-6
+        torch.testing.assert_close(jacobian[:, :, axis], numeric, atol=1e-7, rtol=1e-6)
+
+
+def test_radial_basis_and_its_derivative() -> None:
+    basis = BesselBasis(4.0, 8, 6, torch.float64)
+    r = torch.linspace(0.3, 3.999, 60, dtype=torch.float64)
+    value, slope = basis(r)
+    numeric = (basis(r + 1e-6)[0] - basis(r - 1e-6)[0]) / 2e-6
+    torch.testing.assert_close(slope, numeric, atol=1e-6, rtol=1e-6)
+    x = float(r[5]) / 4.0
+    cutoff = 1 - 28 * x**6 + 48 * x**7 - 21 * x**8
+    expected = math.sqrt(2 / 4.0) * math.sin(2 * math.pi * x) / float(r[5]) * cutoff
+    assert float(value[5, 1]) == pytest.approx(expected, rel=1e-12)
+    outside = basis(torch.tensor([4.0, 5.0], dtype=torch.float64))
+    assert all(float(t.abs().max()) == 0.0 for t in outside)
+
+
+def test_activations_keep_the_second_moment() -> None:
+    z = np.random.default_rng(0).normal(size=2_000_000)
+    assert np.mean((NORMALISED_SILU * z / (1 + np.exp(-z))) ** 2) == pytest.approx(1, abs=0.01)
+    assert np.mean((NORMALISED_TANH * np.tanh(z)) ** 2) == pytest.approx(1, abs=0.01)
