@@ -240,7 +240,7 @@ def test_warm_start_begins_where_the_last_iteration_ended(tmp_path: Path) -> Non
 
 def test_model_labels_are_refused_unless_allowed(tmp_path: Path) -> None:
     dataset(tmp_path / "dataset.h5", kind="model")
-    with pytest.raises(DataError, match="data.allow_model_labels"):
+    with pytest.raises(DataError, match=r"data\.allow_model_labels"):
         stage(tmp_path, [0, 1], "refused")
     stage(tmp_path, [0, 1], "allowed", allow_model_labels=True)
 
