@@ -171,12 +171,24 @@ def test_clipping_is_by_member() -> None:
 
 def test_plateau_and_early_stopping() -> None:
     config = TrainingConfig(plateau_patience_epochs=2, plateau_factor=0.1, early_stopping_epochs=5, learning_rate=0.01)
-    schedule = Schedule(2, config)
+    schedule = Schedule(2, config, 100)
     for loss in (1.0, 2.0, 2.0, 2.0, 2.0, 2.0):
         schedule.update(torch.tensor([loss, loss if loss == 1.0 else 0.5 / (1 + float(schedule.since_best[1]))]))
     assert not schedule.active[0]
     assert float(schedule.rate[0]) == pytest.approx(0.01 * 0.1**2)
     assert float(schedule.learning_rate()[0]) == 0.0
+
+
+def test_cosine_falls_to_a_hundredth() -> None:
+    schedule = Schedule(1, TrainingConfig(schedule="cosine", learning_rate=0.01), 10)
+    rates = [float(schedule.learning_rate()[0])]
+    for _ in range(10):
+        schedule.update(torch.tensor([1.0]))
+        rates.append(float(schedule.learning_rate()[0]))
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[5] == pytest.approx(0.01 * (0.01 + 0.99 / 2))
+    assert rates[-1] == pytest.approx(1e-4)
+    assert np.all(np.diff(rates) < 0)
 
 
 def dataset(path: Path, n: int = 16, *, kind: str = "reference") -> Path:

@@ -130,8 +130,10 @@ def _unknown_key(location: list[Any]) -> str:
     name = str(location[-1])
     parent = ".".join(str(p) for p in location[:-1])
     where = f"{parent}.{name}" if parent else name
+    # A forgotten or wrong unit is the commonest slip, so it goes before what merely looks alike.
     stem = name.rsplit("_", 1)[0]
-    guess = nearest(name, options) or next((o for o in options if stem and o.startswith(stem)), None)
+    same_start = [o for o in options if o.startswith((f"{name}_", f"{stem}_"))]
+    guess = nearest(name, same_start) or nearest(name, options)
     hint = f" Did you mean '{guess}'?" if guess else ""
     return f"{where}: is not a known key.{hint} Known here: {', '.join(sorted(options))}."
 

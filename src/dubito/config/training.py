@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from dubito.config.base import Section
@@ -27,6 +29,11 @@ class TrainingConfig(Section):
     )
     learning_rate: float = Field(0.005, gt=0, lt=1, description="Initial learning rate of Adam.")
     min_learning_rate: float = Field(1e-5, gt=0, lt=1, description="Training of a member ends below this rate.")
+    schedule: Literal["plateau", "cosine"] = Field(
+        "plateau",
+        description="plateau: lower the rate when validation stalls; cosine: lower it to a hundredth over "
+        "max_epochs, the better choice for short trainings of known length.",
+    )
     amsgrad: bool = Field(True, description="AMSGrad variant of Adam.")
     plateau_patience_epochs: int = Field(
         20, ge=1, description="Epochs without a better validation loss before the rate is lowered."

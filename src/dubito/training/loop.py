@@ -79,7 +79,6 @@ class Trainer:
         self.force_scale = potential.statistics.force_scale_ev_per_angstrom
         self.parameters = FlatParameters(potential)
         self.adam = Adam(self.parameters, amsgrad=config.amsgrad)
-        self.schedule = Schedule(potential.n_members, config)
         self.average = self.parameters.rows.clone()
         self.best = self.parameters.rows.clone()
         self.snapshot = self.parameters.rows.clone()
@@ -88,6 +87,7 @@ class Trainer:
         self.epoch = 0
         self.steps_per_epoch = math.ceil(self.train_set.n / config.batch_size)
         self.n_epochs = max(config.max_epochs, math.ceil(config.min_steps / self.steps_per_epoch))
+        self.schedule = Schedule(potential.n_members, config, self.n_epochs)
         # Called after each epoch; tests interrupt here, stages report progress.
         self.on_epoch: Callable[[Trainer], None] = lambda trainer: None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,10 +11,17 @@ from dubito.config.training import TrainingConfig
 
 
 class Schedule:
-    """Lower a member's rate on a plateau of its validation loss; stop it when nothing helps any more."""
+    """Lower a member's rate, and stop it when nothing helps any more.
 
-    def __init__(self, n_members: int, config: TrainingConfig) -> None:
-        self.config = config
+    ``plateau``: the rate is cut when the validation loss has not fallen for some epochs. ``cosine``: it follows half
+    a cosine over all epochs to ``FINAL_SHARE`` of its start (https://arxiv.org/abs/1608.03983, without restarts).
+    """
+
+    FINAL_SHARE = 0.01
+
+    def __init__(self, n_members: int, config: TrainingConfig, n_epochs: int) -> None:
+        self.config, self.n_epochs = config, n_epochs
+        self.epoch = 0
         self.best = torch.full((n_members,), torch.inf, dtype=torch.float64)
         self.since_best = torch.zeros(n_members, dtype=torch.int64)
         self.since_cut = torch.zeros(n_members, dtype=torch.int64)
@@ -26,7 +35,9 @@ class Schedule:
         self.best = torch.where(better, loss, self.best)
         self.since_best = torch.where(better, 0, self.since_best + 1)
         self.since_cut = torch.where(better, 0, self.since_cut + 1)
-        cut = self.since_cut >= self.config.plateau_patience_epochs
+        self.epoch += 1
+        plateau = self.config.schedule == "plateau"
+        cut = (self.since_cut >= self.config.plateau_patience_epochs) & plateau
         self.rate = torch.where(cut, self.rate * self.config.plateau_factor, self.rate)
         self.since_cut = torch.where(cut, 0, self.since_cut)
         exhausted = (self.rate < self.config.min_learning_rate) | (self.since_best >= self.config.early_stopping_epochs)
@@ -43,13 +54,19 @@ class Schedule:
 
     def learning_rate(self) -> Tensor:
         """Return the rate of each member, 0 for those that have stopped."""
-        return torch.where(self.active, self.rate, 0.0)
+        share = 1.0
+        if self.config.schedule == "cosine":
+            half = 0.5 * (1 + math.cos(math.pi * min(1.0, self.epoch / self.n_epochs)))
+            share = self.FINAL_SHARE + (1 - self.FINAL_SHARE) * half
+        return torch.where(self.active, self.rate * share, 0.0)
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors a checkpoint needs."""
-        return {name: getattr(self, name) for name in ("best", "since_best", "since_cut", "rate", "active")}
+        tensors = {name: getattr(self, name) for name in ("best", "since_best", "since_cut", "rate", "active")}
+        return tensors | {"epoch": torch.tensor(self.epoch)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take the tensors of a checkpoint."""
-        for name in self.state():
+        for name in ("best", "since_best", "since_cut", "rate", "active"):
             setattr(self, name, state[name].clone())
+        self.epoch = int(state["epoch"])
