@@ -17,7 +17,7 @@ class RattledStart(Section):
         "NH3", description="Name of a molecule known to ase.build.molecule; or give `file` instead."
     )
     file: str | None = Field(None, description="Structure file (anything ASE reads) to displace instead.")
-    n_structures: int = Field(10, ge=2, description="How many displaced structures to label first.")
+    n_structures: int = Field(12, ge=2, description="How many displaced structures to label first.")
     displacement_angstrom: float = Field(
         0.04, gt=0, le=1.0, description="Standard deviation of each Cartesian displacement."
     )

@@ -15,8 +15,14 @@ class PyscfConfig(Section):
     kind: Literal["pyscf"] = Field("pyscf", description="pyscf: density functional theory.")
     xc: str = Field("PBE", min_length=1, description="Exchange-correlation functional, as PySCF names it.")
     basis: str = Field("def2-svp", min_length=1, description="Basis set.")
-    density_fit: bool = Field(True, description="Density fitting: several times faster, 1 meV/A or less off.")
-    auxbasis: str | None = Field(None, description="Auxiliary basis; null: PySCF's choice.")
+    density_fit: bool = Field(
+        True, description="Density fitting: the larger the molecule, the more time it saves."
+    )
+    auxbasis: str | None = Field(
+        "def2-universal-jkfit",
+        description="Auxiliary basis of the density fitting. This one leaves forces of ammonia within 1 meV/A (rms) of "
+        "those without fitting; null, PySCF's smaller choice for pure functionals, within 4.",
+    )
     grid_level: int = Field(3, ge=0, le=9, description="Integration grid; below 2 forces are noisy.")
     conv_tol_hartree: float = Field(1e-9, gt=0, le=1e-4, description="SCF energy convergence.")
     max_cycle: int = Field(80, ge=1, description="SCF cycles, at most.")

@@ -76,20 +76,25 @@ def _explain(detail: ErrorDetails) -> str:
     if kind == "value_error":
         message = str(context.get("error", detail["msg"])).removesuffix(".")
         return f"{key}: {message}." if key else f"{message}."
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        tags = str(context.get("expected_tags", "")).replace("'", "")
-        tag = str(context.get("tag", "nothing"))
-        guess = nearest(tag, tags.split(", "))
-        hint = f" Did you mean '{guess}'?" if guess else ""
-        return f"{key}.kind: found {tag!r}, expected one of: {tags}.{hint}"
-    if kind == "literal_error":
-        options = str(context.get("expected", ""))
-        guess = nearest(str(found), [o.strip(" '") for o in options.replace(" or ", ",").split(",")])
-        hint = f" Did you mean '{guess}'?" if guess else ""
-        return f"{key}: found {found!r}, expected {options}.{hint}"
+    if kind in ("union_tag_invalid", "union_tag_not_found", "literal_error"):
+        return _wrong_choice(key, location, detail)
     message = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     unit = _unit_hint(str(location[-1]) if location else "")
     return f"{key}: found {found!r} ({type(found).__name__}), expected {message}{unit}."
+
+
+def _wrong_choice(key: str, location: list[Any], detail: ErrorDetails) -> str:
+    """Explain a value that is not among its choices, with the nearest of them."""
+    if detail["type"] == "union_tag_not_found":
+        return f"{key}.kind: is required here and is missing; add one of: {', '.join(_kinds_at(location))}."
+    context, found = detail.get("ctx", {}), detail.get("input")
+    options = str(context.get("expected", context.get("expected_tags", "")))
+    names = [name.strip(" '") for name in options.replace(" or ", ",").split(",")]
+    if detail["type"] == "union_tag_invalid":
+        key, found = f"{key}.kind", context.get("tag")
+    guess = nearest(str(found), names)
+    hint = f" Did you mean '{guess}'?" if guess else ""
+    return f"{key}: found {found!r}, expected one of: {', '.join(names)}.{hint}"
 
 
 def _is_union_tag(part: Any, detail: ErrorDetails) -> bool:
@@ -140,6 +145,16 @@ def _unknown_key(location: list[Any]) -> str:
 
 def _keys_at(location: list[Any]) -> list[str]:
     """Return the keys known at a place of the configuration."""
+    return sorted({name for model in _models_at(location) for name in model.model_fields})
+
+
+def _kinds_at(location: list[Any]) -> list[str]:
+    """Return the kinds to choose from at a place of the configuration."""
+    fields = [model.model_fields["kind"] for model in _models_at(location) if "kind" in model.model_fields]
+    return [str(value) for field in fields for value in get_args(field.annotation)]
+
+
+def _models_at(location: list[Any]) -> list[type[BaseModel]]:
     models: list[type[BaseModel]] = [Config]
     for part in location:
         if isinstance(part, int):
@@ -150,7 +165,7 @@ def _keys_at(location: list[Any]) -> list[str]:
             if field is not None:
                 step.extend(_models_in(field.annotation))
         models = step or models
-    return sorted({name for model in models for name in model.model_fields})
+    return models
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

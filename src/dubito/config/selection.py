@@ -40,7 +40,7 @@ class SelectionConfig(Section):
         0.0, ge=0, lt=1, description="Share of the most doubtful candidates left out: often unphysical."
     )
     duplicate_distance_angstrom: float = Field(
-        0.02,
+        0.01,
         ge=0,
         description="Two structures whose sorted interatomic distances differ by less (rms) are the same.",
     )

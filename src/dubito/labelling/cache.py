@@ -1,0 +1,101 @@
+"""Finished labels by content: one small file per structure and settings, written as soon as it is known.
+
+``<folder>/<settings hash>/<structure id>.json``. It is no output of the workflow, which deletes the outputs of
+killed jobs; whoever needs a label again finds it here, in this run, the next, or another campaign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dubito.core.errors import DataError
+from dubito.core.files import read_json, write_json
+from dubito.core.hashing import hash_json
+from dubito.core.logs import get_logger
+from dubito.labelling.base import Label
+
+log = get_logger(__name__)
+
+FORMAT = "dubito/label"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A structure that could not be labelled: reason code, explanation, what the attempt cost."""
+
+    reason: str
+    message: str
+    attempts: int = 1
+    wall_time_s: float = 0.0
+    cpu_time_s: float = 0.0
+
+
+class LabelCache:
+    """The labels and failures known under one set of settings."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        """Name the cache of ``settings`` under ``folder``; nothing is read or written yet."""
+        self.settings = settings
+        self.folder = Path(folder) / hash_json(settings)
+
+    def path(self, structure_id: str) -> Path:
+        """Return where a structure's label is kept."""
+        return self.folder / f"{structure_id}.json"
+
+    def get(self, structure_id: str) -> Label | Failure | None:
+        """Return what is known of a structure; a damaged entry counts as unknown, with a warning."""
+        path = self.path(structure_id)
+        if not path.exists():
+            return None
+        try:
+            return _decode(read_json(path), structure_id)
+        except (DataError, KeyError, TypeError, ValueError, OSError) as error:
+            log.warning("%s is damaged (%s); it is left aside and the label is made again", path, error)
+            return None
+
+    def put(self, structure_id: str, result: Label | Failure) -> None:
+        """Keep a result.
+
+        Raises
+        ------
+        StorageError
+            When the file system refuses, e.g. because the disk is full.
+        """
+        readme = self.folder / "settings.json"
+        if not readme.exists():
+            write_json(readme, self.settings)
+        write_json(self.path(structure_id), _encode(result, structure_id))
+
+
+def _encode(result: Label | Failure, structure_id: str) -> dict[str, Any]:
+    # Python writes the shortest decimals that read back as the same float64: the round trip is exact.
+    content = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in asdict(result).items()}
+    entry = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "id": structure_id,
+        "kind": "failure" if isinstance(result, Failure) else "label",
+        "units": {"energy": "eV", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3", "time": "s"},
+        "content": content,
+    }
+    return entry | {"check": hash_json(content)}
+
+
+def _decode(entry: Any, structure_id: str) -> Label | Failure:
+    if entry["format"] != FORMAT or entry["format_version"] > FORMAT_VERSION:
+        raise DataError("it is not a label, or one of a newer dubito")
+    content = entry["content"]
+    if entry["id"] != structure_id or entry["check"] != hash_json(content):
+        raise DataError("its content does not match its checksum")
+    if entry["kind"] == "failure":
+        return Failure(**content)
+    stress = content.pop("stress")
+    return Label(
+        **{**content, "forces": np.array(content["forces"], "f8").reshape(-1, 3)},
+        stress=None if stress is None else np.array(stress, "f8"),
+    )
