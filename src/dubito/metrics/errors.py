@@ -1,0 +1,55 @@
+"""Sizes of errors: root mean square, mean and largest absolute value.
+
+Forces are compared by Cartesian component (a force RMSE divides by ``3N``), energies per atom or per
+structure as the name says. An empty comparison is NaN, never zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dubito.core.errors import DataError
+
+Array = NDArray[Any]
+
+
+def difference(predicted: ArrayLike, reference: ArrayLike) -> Array:
+    """Return ``predicted - reference`` as float64, any shape.
+
+    Raises
+    ------
+    DataError
+        When the shapes differ: broadcasting would compare what does not belong together.
+    """
+    a, b = np.asarray(predicted, "f8"), np.asarray(reference, "f8")
+    if a.shape != b.shape:
+        raise DataError(f"Predictions have shape {a.shape} but their reference has {b.shape}; they must be equal.")
+    out: Array = a - b
+    return out
+
+
+def rmse(predicted: ArrayLike, reference: ArrayLike) -> float:
+    """Return the root mean square error over all entries, in their unit."""
+    error = difference(predicted, reference)
+    return float(np.sqrt(np.mean(error**2))) if error.size else float("nan")
+
+
+def mae(predicted: ArrayLike, reference: ArrayLike) -> float:
+    """Return the mean absolute error over all entries, in their unit."""
+    error = difference(predicted, reference)
+    return float(np.mean(np.abs(error))) if error.size else float("nan")
+
+
+def max_error(predicted: ArrayLike, reference: ArrayLike) -> float:
+    """Return the largest absolute error over all entries, in their unit; NaN if any entry is NaN."""
+    error = difference(predicted, reference)
+    return float(np.max(np.abs(error))) if error.size else float("nan")
+
+
+def per_atom(energy: ArrayLike, n_atoms: ArrayLike) -> Array:
+    """Return total energies divided by the number of atoms of each structure, (n,) eV per atom."""
+    out: Array = np.asarray(energy, "f8") / np.asarray(n_atoms, "f8")
+    return out

@@ -1,0 +1,250 @@
+"""Read a campaign folder into plain objects; a campaign still running is read as far as it got."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dubito.config import Config, config_hash
+from dubito.core import progress
+from dubito.core.errors import DataError
+from dubito.core.files import read_json
+from dubito.core.hashing import hash_file
+from dubito.core.provenance import versions
+from dubito.data.store import read_attributes, read_structures
+from dubito.data.structures import Structures
+from dubito.metrics.profile import EnergyProfile
+from dubito.reporting.cost import StageCost, stage_costs
+from dubito.reporting.evaluated import Evaluated, join_labels, read_evaluated, read_profile
+from dubito.reporting.geometry import composition, composition_minimum, smallest_distance
+
+INITIAL = "initial"
+
+
+@dataclass(frozen=True)
+class Selected:
+    """One selected structure; energies in eV, distances in Å."""
+
+    id: str
+    iteration: int
+    reason: str
+    score: float | None
+    sampler: str
+    trajectory: str
+    labelled: bool
+    energy_above_minimum: float | None
+    smallest_distance: float | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One structure that could not be labelled."""
+
+    id: str
+    iteration: int
+    reason: str
+    message: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one finished iteration left behind."""
+
+    index: int
+    metrics: Mapping[str, Any]
+    decision: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    shard_reports: Sequence[Mapping[str, Any]]
+    profiles: Sequence[EnergyProfile]
+    stops: Mapping[str, int]
+    walkers: int
+    new: Evaluated | None
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """Everything the report and the summary say."""
+
+    folder: Path
+    config: Config
+    iterations: Sequence[Iteration]
+    costs: Sequence[StageCost]
+    sets: Mapping[str, Evaluated]
+    selected: Sequence[Selected]
+    failures: Sequence[Failure]
+    config_text: str
+    versions: Mapping[str, str]
+    hashes: Mapping[str, str]
+    latest_event: str = ""
+
+    @property
+    def last(self) -> Iteration:
+        """The latest finished iteration."""
+        return self.iterations[-1]
+
+    @property
+    def method(self) -> str:
+        """The uncertainty method that drives the campaign."""
+        return self.config.uncertainty.acquire_with
+
+    @property
+    def title(self) -> str:
+        """The title the user gave, or the campaign's name."""
+        return self.config.report.title or self.config.campaign.name
+
+
+def iteration_folder(folder: Path, index: int) -> Path:
+    """Return the folder of an iteration."""
+    return folder / f"iter_{index:03d}"
+
+
+def collect(folder: Path, config: Config, *, last: int | None = None) -> Campaign:
+    """Read a campaign up to iteration ``last`` (None: as far as it has metrics).
+
+    Raises
+    ------
+    DataError
+        When no iteration has been evaluated yet.
+    """
+    iterations: list[Iteration] = []
+    while last is None or len(iterations) <= last:
+        where = iteration_folder(folder, len(iterations))
+        if not (where / "metrics.json").is_file():
+            break
+        iterations.append(_iteration(where, len(iterations), config))
+    if not iterations:
+        raise DataError(
+            f"{folder} holds no evaluated iteration (iter_000/metrics.json), so there is nothing to report yet. "
+            "Let the campaign run until its first iteration is measured, or name another folder."
+        )
+    events = progress.read(folder / "progress.jsonl")
+    end = iterations[-1].index
+    where = iteration_folder(folder, end)
+    return Campaign(
+        folder=folder,
+        config=config,
+        iterations=iterations,
+        costs=stage_costs(events, end),
+        sets=_sets(where),
+        selected=_selected(folder, iterations),
+        failures=_failures(iterations),
+        config_text=_config_text(config),
+        versions=versions(),
+        hashes={"configuration": config_hash(config)}
+        | {
+            name: hash_file(path)
+            for name, path in (("dataset", where / "dataset.h5"), ("ensemble", where / "ensemble.safetensors"))
+            if path.is_file()
+        },
+        latest_event=str(events[-1].get("text") or "") if events else "",
+    )
+
+
+def _iteration(where: Path, index: int, config: Config) -> Iteration:
+    labels = where / "labels"
+    shards = sorted(labels.glob("shard_*.h5"))
+    selected = where / "selected.h5"
+    stops, walkers = _stops(sorted((where / "pool").glob("job_*.h5")))
+    metrics = read_json(where / "metrics.json")
+    method = config.uncertainty.acquire_with
+    return Iteration(
+        index=index,
+        metrics=metrics,
+        decision=_json_if_there(where / "decision.json"),
+        manifest=_json_if_there(where / "selection.json"),
+        shard_reports=[read_json(path) for path in sorted(labels.glob("shard_*.json"))],
+        profiles=[read_profile(path, method) for path in sorted((where / "predictions").glob("profile_*.h5"))],
+        stops=stops or metrics.get("exploring", {}).get("stops", {}),
+        walkers=walkers,
+        new=join_labels(selected, shards) if index > 0 and selected.is_file() else None,
+    )
+
+
+def _json_if_there(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    found: Mapping[str, Any] = read_json(path)
+    return found
+
+
+def _stops(pool: Sequence[Path]) -> tuple[dict[str, int], int]:
+    stops: dict[str, int] = {}
+    walkers = 0
+    for path in pool:
+        about = read_attributes(path)
+        walkers += int(about.get("walkers", 0))
+        for reason, count in dict(about.get("stops") or {}).items():
+            stops[reason] = stops.get(reason, 0) + int(count)
+    return stops, walkers
+
+
+def _sets(where: Path) -> dict[str, Evaluated]:
+    """Return training, validation and test structures with the predictions of the latest model."""
+    sets: dict[str, Evaluated] = {}
+    dataset, test = where / "predictions" / "dataset.h5", where / "predictions" / "test.h5"
+    if dataset.is_file():
+        whole = read_evaluated(dataset)
+        sets = {name: whole.where("origin/split", name) for name in ("train", "valid")}
+    if test.is_file():
+        sets["test"] = read_evaluated(test)
+    return {name: part for name, part in sets.items() if len(part)}
+
+
+def _selected(folder: Path, iterations: Sequence[Iteration]) -> list[Selected]:
+    dataset = iteration_folder(folder, iterations[-1].index) / "dataset.h5"
+    labels = read_structures(dataset) if dataset.is_file() else Structures.empty()
+    energy = dict(zip(labels.ids, labels.energy.tolist(), strict=True))
+    lowest = composition_minimum(labels)
+    rows: list[Selected] = []
+    for iteration in iterations:
+        path = iteration_folder(folder, iteration.index) / "selected.h5"
+        if not path.is_file():
+            continue
+        structures = read_structures(path)
+        score_of = _scores(iteration)
+        texts = [structures.text(f"origin/{name}") for name in ("reason", "sampler", "trajectory")]
+        for one, name, reason, sampler, trajectory in zip(structures, structures.ids, *texts, strict=True):
+            above = energy[name] - lowest[composition(one)] if name in energy else None
+            rows.append(
+                Selected(
+                    id=name,
+                    iteration=iteration.index,
+                    reason=reason or INITIAL,
+                    score=score_of.get(name),
+                    sampler=sampler,
+                    trajectory=trajectory,
+                    labelled=name in energy,
+                    energy_above_minimum=above,
+                    smallest_distance=smallest_distance(one),
+                )
+            )
+    return rows
+
+
+def _scores(iteration: Iteration) -> dict[str, float | None]:
+    manifest = iteration.manifest
+    return dict(zip(manifest.get("ids", ()), manifest.get("scores", ()), strict=False))
+
+
+def _failures(iterations: Sequence[Iteration]) -> list[Failure]:
+    return [
+        Failure(
+            id=str(failed.get("id", "")),
+            iteration=iteration.index,
+            reason=str(failed.get("reason", "unknown")),
+            message=str(failed.get("message", "")),
+            score=_scores(iteration).get(str(failed.get("id", ""))),
+        )
+        for iteration in iterations
+        for report in iteration.shard_reports
+        for failed in report.get("failed", ())
+    ]
+
+
+def _config_text(config: Config) -> str:
+    import yaml
+
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,112 @@
+"""The box on top: what the campaign has reached, in words, and how far that may be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dubito.metrics.binomial import trials_to_bound
+from dubito.reporting.blocks import Verdict
+from dubito.reporting.collect import Campaign
+from dubito.reporting.summary import force_rmse
+from dubito.reporting.words import MISSING, count, milli, percent
+
+HEADLINES = {
+    "running": "Running",
+    "certified": "Certified",
+    "budget_spent": "Budget spent",
+    "stalled": "Stalled",
+    "max_iterations": "All iterations done",
+    "paused": "Paused",
+}
+
+
+def verdict(campaign: Campaign) -> Verdict:
+    """Compose the verdict of a campaign as it stands."""
+    decision = campaign.last.decision
+    state = str(decision.get("state", "running"))
+    reason = str(decision.get("reason") or f"Iteration {campaign.last.index} is measured; no decision is written yet.")
+    return Verdict(
+        state=state if state in HEADLINES else "running",
+        headline=HEADLINES.get(state, state),
+        reason=reason,
+        figures=[_labels(campaign), _force(campaign), *_barriers(campaign), _miss(campaign.last.metrics["miss_rate"])],
+        limits=_limits(campaign),
+    )
+
+
+def _labels(campaign: Campaign) -> tuple[str, str, str]:
+    failed = sum(iteration.metrics["labels"]["failed"] for iteration in campaign.iterations)
+    reused = sum(iteration.metrics["labels"]["reused"] for iteration in campaign.iterations)
+    budget = campaign.config.campaign.max_labels
+    notes = [f"{failed} failed", f"{reused} reused", f"in {count(len(campaign.iterations), 'iteration')}"]
+    value = str(campaign.last.metrics["labels"]["total"])
+    return "Labels", value if budget is None else f"{value} of {budget}", ", ".join(notes)
+
+
+def _force(campaign: Campaign) -> tuple[str, str, str]:
+    name, value = force_rmse(campaign)
+    if name is None:
+        return "Force error", MISSING, "not measured"
+    n = campaign.last.metrics["errors"][name]["n_structures"]
+    words = {"test": "test", "valid": "validation", "new": "new", "train": "training"}[name]
+    return "Force error (RMSE)", f"{milli(value)} meV/Å", f"on {count(n, f'{words} structure')}"
+
+
+def _barriers(campaign: Campaign) -> list[tuple[str, str, str]]:
+    return [
+        (
+            f"Barrier error, {profile.name}",
+            f"{milli(profile.barrier_error, sign=True)} meV",
+            f"reference {milli(profile.barrier_reference)} meV"
+            + ("" if profile.barrier_uncertainty is None else f", 1σ {milli(profile.barrier_uncertainty)} meV"),
+        )
+        for profile in campaign.last.profiles
+    ]
+
+
+def _miss(miss: Mapping[str, Any]) -> tuple[str, str, str]:
+    tolerance = f"force error above {milli(miss['tolerance_ev_per_angstrom'])} meV/Å"
+    if not miss["n_accepted"]:
+        return "Miss rate", MISSING, f"{tolerance}: no accepted control structure yet"
+    interval = f"{percent(miss['low'])} to {percent(miss['high'])}"
+    return "Miss rate", percent(miss["value"]), f"{tolerance}; 95 % interval {interval}, n = {miss['n_accepted']}"
+
+
+def _limits(campaign: Campaign) -> list[str]:
+    """Say what the numbers do not show."""
+    metrics, config = campaign.last.metrics, campaign.config
+    miss, limits = metrics["miss_rate"], []
+    if campaign.last.decision.get("state") != "certified":
+        needed = trials_to_bound(miss["risk"])
+        n = miss["n_accepted"]
+        controls = count(n, "accepted control structure")
+        if n < needed:
+            limits.append(
+                f"Not certified: {controls} {'is' if n == 1 else 'are'} too few to bound the miss rate by "
+                f"{percent(miss['risk'])} with 95 % confidence; that takes at least {needed} without a single miss."
+            )
+        else:
+            limits.append(
+                f"Not certified: {controls} bound the miss rate only by {percent(miss['high'])}, "
+                f"above the stated risk of {percent(miss['risk'])}."
+            )
+    if miss.get("n_control_failed"):
+        limits.append(
+            f"{count(miss['n_control_failed'], 'control structure')} could not be labelled and can't be judged."
+        )
+    temperatures = config.sampling.sampler.temperatures_K
+    limits.append(
+        f"All of this holds for structures like those that {config.sampling.sampler.kind} sampling visits at "
+        f"{', '.join(f'{t:g}' for t in temperatures)} K, not for other compositions or reactions."
+    )
+    if "test" not in metrics["errors"]:
+        limits.append(
+            f"There is no independent test set; validation ({count(metrics['labels']['valid'], 'structure')}) was used "
+            "to stop training and to scale the uncertainty."
+        )
+    if config.labelling.labeller.kind == "teacher":
+        limits.append(
+            "Labels come from an analytic teacher, not from a calculation of electronic structure: a rehearsal."
+        )
+    return limits

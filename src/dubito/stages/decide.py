@@ -1,0 +1,132 @@
+"""Decide whether the campaign goes on, and say why in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dubito.config.campaign import CampaignConfig
+from dubito.config.labelling import LabellingConfig
+from dubito.config.selection import SelectionConfig
+from dubito.core.errors import DataError
+from dubito.core.files import read_json, write_json
+
+RUNNING = "running"
+
+
+def run(
+    *,
+    metrics: list[Path],
+    manifests: list[Path],
+    output: Path,
+    campaign: CampaignConfig,
+    selection: SelectionConfig,
+    labelling: LabellingConfig,
+) -> str:
+    """Write ``decision.json`` of the latest iteration.
+
+    The first rule that applies decides: paused, budget spent, certified, stalled, max_iterations,
+    else running.
+
+    Raises
+    ------
+    DataError
+        When metrics and manifests are not those of the same iterations.
+    """
+    history = sorted((read_json(path) for path in metrics), key=lambda m: int(m["iteration"]))
+    plans = sorted((read_json(path) for path in manifests), key=lambda m: int(m["iteration"]))
+    if not history or [m["iteration"] for m in history] != [m["iteration"] for m in plans]:
+        raise DataError(
+            f"Metrics are of iterations {[m['iteration'] for m in history]}, manifests of "
+            f"{[m['iteration'] for m in plans]}; deciding needs both of every iteration so far."
+        )
+    state, reason = decide(history[-1], plans[-1], campaign, selection, labelling)
+    iteration = int(history[-1]["iteration"])
+    write_json(output, {"stop": state != RUNNING, "state": state, "reason": reason, "iteration": iteration})
+    return f"{state}: {reason}"
+
+
+def decide(
+    metrics: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    campaign: CampaignConfig,
+    selection: SelectionConfig,
+    labelling: LabellingConfig,
+) -> tuple[str, str]:
+    """Return the state after an iteration and the reason for it."""
+    iteration, total = int(metrics["iteration"]), int(metrics["labels"]["total"])
+    for state, reason in (
+        ("paused", _paused(metrics, labelling)),
+        ("budget_spent", _budget(total, campaign)),
+        ("certified", _certified(metrics["miss_rate"], selection)),
+        ("stalled", _stalled(iteration, manifest)),
+        ("max_iterations", _last(iteration, total, campaign)),
+    ):
+        if reason is not None:
+            return state, reason
+    return RUNNING, (
+        f"Iteration {iteration} of {campaign.max_iterations} is done with {total} labels, "
+        f"and the miss rate {_bound(metrics['miss_rate'])}, so another batch is worth its labels."
+    )
+
+
+def _paused(metrics: Mapping[str, Any], labelling: LabellingConfig) -> str | None:
+    labels, iteration = metrics["labels"], metrics["iteration"]
+    failed, tried = labels["failed"], labels["failed"] + labels["new"]
+    if labels["total"] == 0 or (tried and labels["new"] == 0):
+        return (
+            f"None of the {tried} structures of iteration {iteration} could be labelled; "
+            "see the failures in the report, mend their cause and start again."
+        )
+    if tried and failed / tried > labelling.max_failed_fraction:
+        return (
+            f"{failed} of the {tried} structures of iteration {iteration} ({failed / tried:.0%}) could not be "
+            f"labelled, more than the {labelling.max_failed_fraction:.0%} that labelling.max_failed_fraction "
+            "allows; see the failures in the report, mend their cause or raise that key, and start again."
+        )
+    return None
+
+
+def _budget(total: int, campaign: CampaignConfig) -> str | None:
+    if campaign.max_labels is None or total < campaign.max_labels:
+        return None
+    return f"The budget is spent: {total} structures are labelled and campaign.max_labels is {campaign.max_labels}."
+
+
+def _certified(miss: Mapping[str, Any], selection: SelectionConfig) -> str | None:
+    if not miss["n_accepted"] or miss["high"] is None or miss["high"] > selection.risk:
+        return None
+    return (
+        f"With 95 % confidence at most {miss['high']:.1%} of the accepted structures have a force error above "
+        f"{selection.force_tolerance_ev_per_angstrom:g} eV/Å ({miss['n_accepted']} random control structures), "
+        f"within the stated risk of {selection.risk:.1%}."
+    )
+
+
+def _stalled(iteration: int, manifest: Mapping[str, Any]) -> str | None:
+    if iteration == 0 or manifest["n_selected"] > 0:
+        return None
+    pool, rejected = manifest["n_candidates"], dict(manifest["rejected"])
+    if not pool:
+        return f"Exploring in iteration {iteration} found no candidate, so there is nothing new to label."
+    text = f"None of the {pool} candidates of iteration {iteration} was selected"
+    if rejected:
+        cause = max(sorted(rejected), key=lambda name: rejected[name])
+        text += f"; {sum(rejected.values())} were rejected, most often as '{cause}' ({rejected[cause]})"
+    return text + ". Widen the sampling or the sane region to go on."
+
+
+def _last(iteration: int, total: int, campaign: CampaignConfig) -> str | None:
+    if iteration < campaign.max_iterations:
+        return None
+    return (
+        f"All {campaign.max_iterations} iterations of campaign.max_iterations are done with {total} labels; "
+        "raise that key and start again to go on."
+    )
+
+
+def _bound(miss: Mapping[str, Any]) -> str:
+    if not miss["n_accepted"]:
+        return "is not measured yet"
+    return f"is only bounded by {miss['high']:.0%} ({miss['n_accepted']} control structures accepted)"
