@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         partial.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         if isinstance(error, StorageError):
             raise
         raise _storage_error(path, error) from error
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
+
+
+def _remove(partial: Path) -> None:
+    """Remove a temporary file; a failure here must not hide the one that led here."""
+    with suppress(OSError):
+        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -114,7 +114,7 @@ def from_ase(
     factors = [_units_of(a, units, where) for a in images]
     energy, forces, stress = _collect(images, names, factors, where)
     structures = attach_labels(structures, energy, forces, stress, where)
-    if not structures.is_labelled.any():
+    if not np.isfinite(energy).any() and not np.isfinite(forces).any():
         _say_what_there_is(images, where)
     return _carried(structures, images, trajectory, source)
 

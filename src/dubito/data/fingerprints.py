@@ -9,6 +9,9 @@ Mirror images are equal on purpose: their energies are equal, their forces are m
 equivariant model learns nothing from the second. Distinct structures with equal sorted distances
 exist (homometric sets), but are rare single points; a near-duplicate guard can live with them.
 
+Sorted distances of many atoms average out: neighbouring snapshots of 64 silicon atoms at 300 K differ
+by 0.015 Å only, those of 27 atoms (3BPA, 300 K) by 0.055 Å. Lower the guard's threshold for large cells.
+
 In periodic structures distances are those to the nearest image, followed by the thirteen shortest
 lattice translations, so that a strained cell differs from the unstrained one. A crystal described by
 another cell (a supercell) has another formula and is never found equal. Beyond ``MAX_DISTANCES`` per
@@ -60,6 +63,17 @@ class Fingerprints:
         out: Array = members[np.argsort(self.row[members])]
         return out
 
+    def take(self, rows: Array) -> Fingerprints:
+        """Return the fingerprints of some structures."""
+        rows = np.asarray(rows, dtype="i8")
+        group, row = self.group[rows], np.zeros(len(rows), "i8")
+        matrices = []
+        for index, matrix in enumerate(self.matrices):
+            members = np.flatnonzero(group == index)
+            row[members] = np.arange(len(members))
+            matrices.append(matrix[self.row[rows[members]]])
+        return Fingerprints(self.names, matrices, group, row)
+
     def to_one(self, other: Fingerprints, index: int) -> Array:
         """Return the rms difference of each structure to structure ``index`` of ``other``, (n,) Å.
 
@@ -89,6 +103,8 @@ class Fingerprints:
             rows, matrix = self._rows_of(mine), other.matrices[theirs]
             for start in range(0, len(rows), _BLOCK):
                 block = self.matrices[mine][start : start + _BLOCK]
+                if not len(matrix):
+                    continue
                 squares = (
                     self._squares[mine][start : start + _BLOCK, None] + other._squares[theirs] - 2 * (block @ matrix.T)
                 )

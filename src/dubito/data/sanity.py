@@ -148,7 +148,8 @@ class BoundCheck:
         values = np.full(len(structures), np.nan)
         broken = np.zeros(len(structures), bool)
         if forces is not None:
-            largest = structure_max(atom_norm(forces), structures.ptr)
+            with np.errstate(over="ignore"):
+                largest = structure_max(atom_norm(forces), structures.ptr)
             broken |= ~np.isfinite(largest)
             _mark(codes, values, largest > self.config.max_force_ev_per_angstrom, FORCE, largest)
         if energy is not None:

@@ -71,7 +71,7 @@ def assign_splits(structures: Structures, *, fraction: float, seed: int, iterati
     -----
     A new structure of a trajectory that is already split joins it. With two structures or more there
     is at least one of each kind. If everything is one trajectory, its last part in the order given
-    becomes validation (frames next to the cut are then correlated, and a warning says so).
+    becomes validation (neighbours across the cut are then correlated, and a warning says so).
 
     Raises
     ------
@@ -88,19 +88,23 @@ def assign_splits(structures: Structures, *, fraction: float, seed: int, iterati
     bound = np.flatnonzero(split != CONTROL)
     trajectories, ids = structures.text("origin/trajectory"), structures.ids
     groups = group_labels([trajectories[i] for i in bound], [ids[i] for i in bound])
-    split[bound] = _assign(split[bound], groups, [ids[i] for i in bound], fraction, seed, iteration)
+    names = [ids[i] for i in bound], [trajectories[i] for i in bound]
+    split[bound] = _assign(split[bound], groups, *names, fraction, seed, iteration)
     return structures.with_columns(origin__split=list(split) if len(split) else np.zeros(0, "S8"))
 
 
-def _assign(split: Array, groups: Array, ids: list[str], fraction: float, seed: int, iteration: int) -> Array:
+def _assign(
+    split: Array, groups: Array, ids: list[str], trajectories: list[str], fraction: float, seed: int, iteration: int
+) -> Array:
     """Return the splits of structures, given those already assigned and the groups."""
     split = split.copy()
     for group in np.unique(groups[split == ""]):
         members = groups == group
         known = set(split[members]) - {""}
-        if known:
-            # A trajectory cut in two can only be trained on: its validation part is fixed.
-            split[members & (split == "")] = TRAIN if TRAIN in known else VALID
+        if len(known) == 1:
+            split[members] = known.pop()
+        elif known:
+            _follow(split, np.flatnonzero(members), ids, trajectories)
     free = np.unique(groups[split == ""])
     if not len(free):
         return split
@@ -116,6 +120,26 @@ def _assign(split: Array, groups: Array, ids: list[str], fraction: float, seed: 
     for group in sizes:
         split[groups == group] = VALID if group in chosen else TRAIN
     return split
+
+
+def _follow(split: Array, members: Array, ids: list[str], trajectories: list[str]) -> None:
+    """Assign the rest of a group that lies on both sides: like the same structure, else like the trajectory.
+
+    A trajectory that is itself on both sides can only be trained on, since its validation part is fixed.
+    """
+    of_id = {ids[i]: split[i] for i in members if split[i]}
+    for i in members:
+        split[i] = split[i] or of_id.get(ids[i], "")
+    of_trajectory: dict[str, set[str]] = {}
+    for i in members:
+        if split[i] and trajectories[i]:
+            of_trajectory.setdefault(trajectories[i], set()).add(split[i])
+    left = [i for i in members if not split[i]]
+    sides: dict[str, set[str]] = {}
+    for i in left:
+        sides.setdefault(ids[i], set()).update(of_trajectory.get(trajectories[i], set()))
+    for i in left:
+        split[i] = VALID if sides[ids[i]] == {VALID} else TRAIN
 
 
 def _choose(sizes: dict[int, int], want: int, rng: np.random.Generator) -> set[int]:
@@ -136,8 +160,8 @@ def _cut(split: Array, members: Array, ids: list[str], fraction: float) -> Array
     last = set(names[len(names) - n_valid :])
     if n_valid:
         log.warning(
-            "all %d structures are of one trajectory: its last %d become validation; frames next to the cut "
-            "are correlated, so validation errors are a little too small",
+            "all %d structures are of one trajectory: its last %d become validation; neighbours across the "
+            "cut are correlated, so validation errors are a little too small",
             len(names),
             n_valid,
         )

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Samplers: where candidates come from."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Selectors: which candidates are worth a label."""

@@ -1,0 +1,61 @@
+# An active-learning campaign as one graph of jobs: what depends on what, in workflow/rules;
+# what a job does, in src/dubito/stages.
+#   snakemake --cores 2                                     the demo, config/config.yaml
+#   snakemake --cores 2 --configfile config/examples/teacher.yaml
+#   snakemake --profile slurm                               on a cluster
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/uncertainty.smk"
+include: "workflow/rules/explore.smk"
+include: "workflow/rules/select.smk"
+include: "workflow/rules/label.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+remember_batches()
+
+
+# Seconds each: not worth a place in a cluster's queue.
+localrules:
+    all,
+    prepare_structures,
+    prepare_test,
+    select_batch,
+    build_dataset,
+    merge_ensemble,
+    evaluate,
+    decide,
+    write_report,
+    publish_report,
+
+
+rule all:
+    default_target: True
+    input:
+        expand("results/{campaign}/report/index.html", campaign=CONFIG.campaign.name),
+
+
+onstart:
+    start_campaign()
+
+
+onsuccess:
+    announce(finished_line(CONFIG.campaign.name))
+
+
+onerror:
+    announce(failed_line(CONFIG.campaign.name))

@@ -1,0 +1,44 @@
+"""Label a file of structures outside a campaign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dubito.config import Config
+from dubito.core.errors import LabelError
+from dubito.data.formats import read_any, write_extxyz
+from dubito.data.store import write_structures
+from dubito.labelling.cache import LabelCache
+from dubito.labelling.registry import make_labeller
+from dubito.labelling.service import label_structures
+
+_SHOWN = 5
+
+
+def label_file(config: Config, path: Path, output: Path, threads: int) -> str:
+    """Write the labelled structures of ``path``; return lines about them.
+
+    Finished labels are kept in ``.dubito_labels`` beside ``output``: a killed command goes on where it was.
+
+    Raises
+    ------
+    LabelError
+        When not one structure could be labelled.
+    """
+    labeller = make_labeller(config.labelling.labeller, threads=threads)
+    cache = LabelCache(output.parent / ".dubito_labels", labeller.settings())
+    labelled, report = label_structures(read_any(path), labeller, cache, retry_failed=True)
+    failed = report["failed"]
+    if not report["done"]:
+        raise LabelError(
+            f"None of the {len(labelled)} structures of {path} could be labelled; the first: {failed[0]['message']}"
+        )
+    if output.suffix == ".h5":
+        write_structures(output, labelled)
+    else:
+        write_extxyz(output, labelled)
+    lines = [f"{output}: {report['done']} labelled ({report['reused']} known before), {len(failed)} failed"]
+    lines += [f"  failed {entry['id']}: {entry['reason']}: {entry['message']}" for entry in failed[:_SHOWN]]
+    if len(failed) > _SHOWN:
+        lines.append(f"  and {len(failed) - _SHOWN} more")
+    return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""What a campaign will do, before it does it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dubito.config import Config
+
+
+def check_start(config: Config) -> str:
+    """Make the initial structures and let the labeller say whether it takes them.
+
+    Raises
+    ------
+    DubitoError
+        When files can't be read, or the labeller refuses a structure.
+    """
+    from dubito.data.formula import formula_keys
+    from dubito.data.store import read_structures
+    from dubito.labelling.registry import make_labeller
+    from dubito.stages import prepare_structures
+
+    with TemporaryDirectory() as folder:
+        output = Path(folder, "candidates.h5")
+        prepare_structures.run(output=output, data=config.data, seed=config.campaign.seed)
+        structures = read_structures(output)
+    make_labeller(config.labelling.labeller).check(structures)
+    counts = Counter(formula_keys(structures)).most_common(3)
+    kinds = ", ".join(f"{count} of {name}" for name, count in counts)
+    return f"valid; starts from {len(structures)} structures ({kinds}), which the labeller takes"
+
+
+def forecast(config: Config) -> list[str]:
+    """Return the largest number of labels the campaign can ask for, and what else it computes."""
+    batch = config.selection.n_select + round(config.selection.n_select * config.selection.control_fraction)
+    initial = config.data.initial.n_structures
+    rounds = config.campaign.max_iterations
+    start = f"{initial} initial" if initial is not None else "the initial"
+    total = f"= {initial + rounds * batch}" if initial is not None else "in all"
+    lines = [f"labels: {start} + {rounds} iterations x {batch} {total}, at most"]
+    if config.campaign.max_labels is not None:
+        lines.append(f"budget: stops at {config.campaign.max_labels} labels (campaign.max_labels)")
+    for profile in config.evaluation.profiles:
+        relaxed = ", and the relaxation of both its ends" if profile.relax else ""
+        lines.append(f"profile {profile.name}: {profile.n_points} points, mirror images once{relaxed}")
+    lines.append(
+        f"ensemble: {config.training.n_members} members, {config.training.members_per_job} per job, "
+        f"at most {config.training.max_epochs} epochs each iteration"
+    )
+    return lines

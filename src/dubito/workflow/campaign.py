@@ -1,0 +1,81 @@
+"""The configuration of a campaign, as the workflow reads, freezes and hands it out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+from dubito.config import Config, config_hash, load_config, parse_config
+from dubito.config.inputs import require_inputs
+from dubito.core.files import read_json, write_text
+
+SNAPSHOT_VARIABLE = "DUBITO_CONFIG_SNAPSHOT"
+
+
+def load_campaign(
+    config: MutableMapping[str, Any], *, where: str = "the configuration", is_driver: bool = True
+) -> Config:
+    """Validate Snakemake's ``config``, complete it in place with all defaults and return it.
+
+    A job on another machine reads the configuration its driver froze: an edit of the file while the
+    campaign runs would otherwise reach the later jobs alone. ``where`` names the file in messages.
+
+    Raises
+    ------
+    ConfigError
+        With one line per fault.
+    """
+    snapshot = os.environ.get(SNAPSHOT_VARIABLE)
+    if is_driver or not snapshot:
+        resolved = parse_config(config, where)
+        require_inputs(resolved)
+    else:
+        resolved = load_config(Path(snapshot))
+    config.clear()
+    config.update(resolved.model_dump(mode="json"))
+    return resolved
+
+
+def freeze_config(config: Config) -> Path:
+    """Write the resolved configuration where jobs read it, and tell them by an environment variable."""
+    from dubito.config.generate import default_yaml
+
+    folder = Path("results", config.campaign.name)
+    text = default_yaml(config)
+    snapshot = folder / "config" / f"{config_hash(config)}.yaml"
+    write_text(snapshot, text)
+    write_text(folder / "config.yaml", text)
+    os.environ[SNAPSHOT_VARIABLE] = str(snapshot.resolve())
+    return snapshot
+
+
+def finished_line(name: str) -> str:
+    """Return what is said when a campaign has ended: verdict, report, what to do next."""
+    folder = Path("results", name)
+    report = folder / "report" / "index.html"
+    verdict = ""
+    if (folder / "summary.json").exists():
+        summary = read_json(folder / "summary.json")
+        verdict = f"{name}: {summary.get('state', '?')}. {summary.get('reason', '')}\n"
+    return f"{verdict}Report: {report}\nNext: open it in a browser, or run `dubito status`."
+
+
+def labels_spent(name: str, before: int) -> int:
+    """Return how many structures the iterations before ``before`` selected for labelling."""
+    total = 0
+    for k in range(before):
+        manifest = Path("results", name, f"iter_{k:03d}", "selection.json")
+        if manifest.exists():
+            total += int(json.loads(manifest.read_text())["n_selected"])
+    return total
+
+
+def failed_line(name: str) -> str:
+    """Return what is said when a campaign was stopped by an error."""
+    return (
+        f"{name} did not finish: the error is above, its log under results/{name}/logs. "
+        "Next: mend the cause and start the same command again; finished work is kept."
+    )

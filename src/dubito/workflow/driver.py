@@ -1,0 +1,184 @@
+"""One driver per campaign, also after a ``kill -9``.
+
+Snakemake locks a folder with files that outlive a killed process, and then advises ``--unlock``, which is
+dangerous while another Snakemake is at work. Here the driver of a campaign leaves its process in
+``state/driver.json``: a lock whose owner is known to be dead is removed, a living owner is named.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dubito.core.errors import DataError, EnvironmentFault
+from dubito.core.files import read_json, write_json
+from dubito.core.logs import get_logger
+
+log = get_logger(__name__)
+
+LOCKS = Path(".snakemake", "locks")
+# Ways to call snakemake that compute nothing and must work beside a running campaign.
+_READ_ONLY = (
+    "--lint",
+    "--report",
+    "--summary",
+    "--detailed-summary",
+    "--dag",
+    "--rulegraph",
+    "--filegraph",
+    "--d3dag",
+    "--list",
+    "--unlock",
+    "--containerize",
+    "--generate-unit-tests",
+    "--print-compilation",
+    "--archive",
+    "-S",
+    "-D",
+    "-l",
+)
+
+
+def is_read_only(arguments: Sequence[str]) -> bool:
+    """Say whether a snakemake command line only looks."""
+    return any(a.split("=")[0] in _READ_ONLY or a.startswith(("--list", "--report")) for a in arguments)
+
+
+def claim_campaign(name: str) -> None:
+    """Become the driver of a campaign: refuse beside a living one, clean up after a dead one.
+
+    Raises
+    ------
+    EnvironmentFault
+        When another driver is alive, or may be alive on another machine.
+    """
+    refuse_second_driver(name)
+    unlock_if_stale(name)
+    path = _driver_file(name)
+    write_json(
+        path,
+        {"pid": os.getpid(), "host": socket.gethostname(), "process_start": process_start(os.getpid()),
+         "time": time.time(), "command": " ".join(sys.argv)},
+    )  # fmt: skip
+    atexit.register(_release, path, os.getpid())
+
+
+def refuse_second_driver(name: str) -> None:
+    """Raise EnvironmentFault while another driver of this campaign is, or may be, alive."""
+    driver = _read_driver(name)
+    if driver is None or driver["pid"] == os.getpid():
+        return
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(driver["time"]))
+    if driver["host"] != socket.gethostname():
+        if not campaign_locks(name):
+            return
+        raise EnvironmentFault(
+            f"The campaign '{name}' was started on {driver['host']} (process {driver['pid']}, {since}), and from "
+            f"{socket.gethostname()} it can't be seen whether it still runs. If it does, leave it alone; if it "
+            "has ended, run `snakemake --unlock` and start again: finished work is kept."
+        )
+    if is_alive(driver):
+        raise EnvironmentFault(
+            f"The campaign '{name}' is already being run by process {driver['pid']} since {since}. Watch it with "
+            f"`dubito status`, or end it with `kill -INT {driver['pid']}` before you start another."
+        )
+
+
+def unlock_if_stale(name: str) -> list[Path]:
+    """Remove the locks a killed driver of this campaign left; return them.
+
+    Call it after :func:`refuse_second_driver`: a campaign with locks but without a living driver
+    has been killed.
+    """
+    stale = campaign_locks(name)
+    for path in stale:
+        path.unlink(missing_ok=True)
+    if stale:
+        log.info("the last run of %s was killed; its lock is removed and the campaign goes on", name)
+    return stale
+
+
+def campaign_locks(name: str) -> list[Path]:
+    """Return Snakemake's lock files that cover files of this campaign (of others they stay)."""
+    prefix = f"results/{name}/"
+    found = []
+    for path in sorted(LOCKS.glob("*.lock")):
+        lines = path.read_text(errors="replace").splitlines()
+        if any(line.startswith(prefix) for line in lines):
+            found.append(path)
+    return found
+
+
+def is_alive(driver: dict[str, Any]) -> bool:
+    """Say whether the process of a driver file (of this host) still runs; a reused number does not count."""
+    started = process_start(int(driver["pid"]))
+    return started is not None and started == driver["process_start"]
+
+
+def process_start(pid: int) -> str | None:
+    """Return when a process of this host started (opaque text), None when there is no such process."""
+    if Path("/proc/self/stat").exists():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] == "Z" else fields[19]  # field 22 of proc(5): ticks since boot
+    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+def refuse_live_jobs(name: str) -> None:
+    """Raise EnvironmentFault while Slurm jobs of an earlier driver in this folder still run.
+
+    A killed driver leaves its jobs to Slurm, and a new one would submit them again.
+    """
+    try:
+        answer = subprocess.run(
+            ["squeue", "--me", "--noheader", "-o", "%i|%Z|%k"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return  # no Slurm here, or one that does not answer
+    here = str(Path.cwd().resolve())
+    own = os.environ.get("SLURM_JOB_ID")
+    jobs = [
+        fields[0]
+        for fields in (line.split("|", 2) for line in answer.stdout.splitlines())
+        if len(fields) == 3 and fields[1] == here and fields[2].startswith("rule_") and fields[0] != own
+    ]
+    if jobs:
+        raise EnvironmentFault(
+            f"{len(jobs)} Slurm jobs of this folder still run ({', '.join(jobs)}), left by an earlier start of "
+            f"'{name}' or another campaign here. Wait until they have ended, or run `scancel {' '.join(jobs)}`; "
+            "then start again: what they finish is kept."
+        )
+
+
+def _driver_file(name: str) -> Path:
+    return Path("results", name, "state", "driver.json")
+
+
+def _read_driver(name: str) -> dict[str, Any] | None:
+    path = _driver_file(name)
+    if not path.exists():
+        return None
+    try:
+        driver: dict[str, Any] = read_json(path)
+    except DataError:
+        return None
+    return driver if {"pid", "host", "process_start", "time"} <= set(driver) else None
+
+
+def _release(path: Path, pid: int) -> None:
+    """Take the driver file away at the end, unless it is another's."""
+    try:
+        if read_json(path)["pid"] == pid == os.getpid():
+            path.unlink()
+    except (OSError, DataError, KeyError):
+        pass

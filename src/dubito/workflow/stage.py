@@ -1,0 +1,135 @@
+"""Run one stage as a job: log, lock, progress, errors that a person can use."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import resource
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from dubito.core.errors import DubitoError
+from dubito.core.locks import exclusive
+from dubito.core.logs import configure, get_logger
+from dubito.core.progress import announce, record
+from dubito.workflow.arguments import stage_arguments
+
+log = get_logger(__name__)
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# Wildcards that tell jobs of one rule and iteration apart.
+_PARTS = ("shard", "job", "group", "method", "profile")
+
+
+def run_stage(name: str, snakemake: Any) -> None:
+    """Run ``dubito.stages.<name>`` for one job and leave the process with 0, 2 (user's fault) or 1 (bug).
+
+    Parameters
+    ----------
+    name : the stage, a module of :mod:`dubito.stages` with a function ``run``
+    snakemake : the object Snakemake gives to scripts
+    """
+    job = _Job(name, snakemake)
+    for variable in _THREAD_VARIABLES:
+        os.environ[variable] = str(snakemake.threads)
+    configure(job.log)
+    _log_warnings()
+    try:
+        with exclusive(job.lock):
+            text = _measured(job, snakemake)
+    except DubitoError as error:
+        log.error("%s\nThe log is %s", error, job.log)
+        sys.exit(error.exit_code)
+    except Exception:
+        log.error("%s\nThis is a bug in dubito. The log is %s", traceback.format_exc(), job.log)
+        sys.exit(1)
+    announce(text)
+    _leave()
+
+
+def _leave() -> None:
+    """End the process at once: every result is synced and renamed, and taking torch down costs half a second."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+class _Job:
+    """What is said and written about one job."""
+
+    def __init__(self, name: str, snakemake: Any) -> None:
+        wildcards = dict(snakemake.wildcards.items())
+        settings = snakemake.config["campaign"]
+        self.stage = name
+        self.campaign: str = settings["name"]
+        self.max_iterations: int = settings["max_iterations"]
+        self.iteration = int(wildcards["iteration"]) if "iteration" in wildcards else None
+        self.part = "_".join(wildcards[key] for key in _PARTS if key in wildcards)
+        self.gpus = int(snakemake.resources.get("gpu", 0))
+        self.folder = Path("results", self.campaign)
+        self.log = Path(snakemake.log[0])
+        where = "" if self.iteration is None else f"_{self.iteration:03d}"
+        part = f"_{self.part}" if self.part else ""
+        self.lock = self.folder / "state" / "locks" / f"{snakemake.rule}{where}{part}.lock"
+
+    def event(self, event: str, **more: Any) -> None:
+        """Append one event to the campaign's progress file."""
+        record(
+            self.folder / "progress.jsonl",
+            event=event,
+            stage=self.stage,
+            iteration=self.iteration,
+            part=self.part,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            log=str(self.log),
+            **more,
+        )
+
+    def line(self, wall_s: float, text: str) -> str:
+        """Return the line for the person who watches."""
+        where = "  -" if self.iteration is None else f"{self.iteration}/{self.max_iterations}"
+        name = f"{self.stage} {self.part}".strip()
+        return f"[{self.campaign} {where}] {name:<28} {wall_s:7.1f} s  {text}"
+
+
+def _measured(job: _Job, snakemake: Any) -> str:
+    """Run the stage between a started and a finished (or failed) event; return the line to show."""
+    start = time.monotonic()
+    job.event("started", threads=snakemake.threads)
+    log.info("%s starts: %s", job.stage, dict(snakemake.wildcards.items()))
+    try:
+        stage = importlib.import_module(f"dubito.stages.{job.stage}")
+        text: str = stage.run(**stage_arguments(stage.run, snakemake))
+    except BaseException as error:
+        job.event("failed", error=f"{type(error).__name__}: {error}", **_usage(start), gpus=job.gpus)
+        raise
+    usage = _usage(start)
+    job.event("finished", text=text, **usage, gpus=job.gpus)
+    log.info("%s: %s (%.1f s)", job.stage, text, usage["wall_s"])
+    return job.line(usage["wall_s"], text)
+
+
+def _usage(start: float) -> dict[str, float]:
+    """Return wall time, processor time with that of children (s) and the largest resident memory (MB)."""
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    scale = 1e-6 if sys.platform == "darwin" else 1.024e-3  # bytes there, KiB elsewhere
+    return {
+        "wall_s": round(time.monotonic() - start, 3),
+        "cpu_s": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
+        "max_rss_mb": round(max(own.ru_maxrss, children.ru_maxrss) * scale, 1),
+    }
+
+
+def _log_warnings() -> None:
+    """Send Python's warnings to the log file alone: they are for developers, the terminal is for users."""
+    logging.captureWarnings(True)
+    warnings = logging.getLogger("py.warnings")
+    warnings.propagate = False
+    warnings.handlers = [h for h in logging.getLogger("dubito").handlers if isinstance(h, logging.FileHandler)]

@@ -1,0 +1,40 @@
+"""What the person who watches a campaign sees of Snakemake: its warnings and errors, not its chatter.
+
+Jobs on this machine print their own lines. On a cluster they print into files, and Snakemake's lines
+are all there is to see, so they are let through. ``snakemake --verbose`` shows everything.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+_KEPT = ("Nothing to be done",)
+# Each iteration refreshes the final report ahead of the job that writes it; Snakemake is surprised, nobody else.
+_DROPPED = "were not present when the DAG was created"
+
+
+class TerminalFilter(logging.Filter):
+    """Drops what Snakemake says below a warning, until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_open = False
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a record is shown."""
+        text = record.getMessage()
+        if _DROPPED in text:
+            return False
+        return self.is_open or record.levelno >= logging.WARNING or text.startswith(_KEPT)
+
+
+def hush_snakemake(workflow: Any, *, is_read_only: bool) -> TerminalFilter:
+    """Put a filter on Snakemake's terminal handler (its log file stays complete)."""
+    settings = workflow.output_settings
+    shown = TerminalFilter()
+    shown.is_open = bool(is_read_only or settings.dryrun or settings.verbose)
+    for handler in logging.getLogger("snakemake.logging").handlers:
+        if handler.get_name() == "DefaultStreamHandler":
+            handler.addFilter(shown)
+    return shown

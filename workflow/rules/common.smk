@@ -1,0 +1,312 @@
+# Configuration, guards and input functions shared by all rules.
+import json
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import IncompleteCheckpointException
+
+from dubito.core.errors import DubitoError
+from dubito.core.progress import announce
+from dubito.workflow.campaign import (
+    failed_line,
+    finished_line,
+    freeze_config,
+    labels_spent,
+    load_campaign,
+)
+from dubito.workflow.driver import claim_campaign, is_read_only, refuse_live_jobs
+from dubito.workflow.terminal import hush_snakemake
+from dubito.workflow.versions import stage_version
+
+ONLY_LOOKS = workflow.output_settings.dryrun or is_read_only(sys.argv[1:])
+TERMINAL = hush_snakemake(workflow, is_read_only=ONLY_LOOKS)
+# The user's faults are told in one paragraph, without a traceback through Snakemake.
+try:
+    CONFIG = load_campaign(
+        config,
+        where=", ".join(map(str, workflow.configfiles)),
+        is_driver=workflow.is_main_process,
+    )
+    if workflow.is_main_process and not ONLY_LOOKS:
+        claim_campaign(CONFIG.campaign.name)
+except DubitoError as error:
+    announce(f"dubito: {error}")
+    sys.exit(error.exit_code)
+
+SEED = CONFIG.campaign.seed
+METHOD = CONFIG.uncertainty.acquire_with
+PROFILES = [profile.name for profile in CONFIG.evaluation.profiles]
+TEST = ["test"] if CONFIG.evaluation.test_files else []
+PREDICTED = ["dataset", *(f"profile_{name}" for name in PROFILES), *TEST]
+ITERATION = "results/{campaign}/iter_{iteration}"
+
+
+wildcard_constraints:
+    campaign=CONFIG.campaign.name,
+    iteration=r"\d{3}",
+    job=r"\d+",
+    shard=r"\d{3}",
+    group=r"\d+",
+    method=r"[a-z_]+",
+    profile=r"[a-z][a-z0-9_]*",
+
+
+def start_campaign():
+    """Before the first job: freeze the configuration; on a cluster look for jobs of a killed driver."""
+    if not workflow.local_exec:
+        TERMINAL.is_open = True
+        refuse_live_jobs(CONFIG.campaign.name)
+    freeze_config(CONFIG)
+
+
+def remember_batches():
+    """Tell Snakemake which batches were selected by an earlier run.
+
+    Resuming, it looks only one checkpoint ahead: jobs of a later iteration would be started with the placeholder
+    of their shards, because the finished `select_batch` they wait for never runs again. A batch that is selected
+    anew is looked up again all the same, since its dependents take the manifest as input.
+    """
+    for manifest in Path("results", CONFIG.campaign.name).glob("iter_*/selection.json"):
+        batch = [
+            manifest.with_name(name)
+            for name in ("selected.h5", "selection.json", "rejected.csv")
+        ]
+        if all(path.exists() for path in batch):
+            checkpoints.created_output.update(map(str, batch))
+
+
+# --- settings ---------------------------------------------------------------------------------------
+
+
+def section(name, *keys):
+    """Return a section of the configuration, or some keys of it: what a rule is rerun for when it changes."""
+    values = config[name]
+    return {key: values[key] for key in keys} if keys else values
+
+
+def untracked(value):
+    """Return a param whose change reruns nothing: Snakemake takes params made from the input for derived."""
+
+    def get(wildcards, input):
+        return value
+
+    return get
+
+
+def remaining_labels(wildcards, input):
+    """Return how many labels the budget still allows, or None: no limit (raising it reruns nothing)."""
+    budget = CONFIG.campaign.max_labels
+    if budget is None:
+        return None
+    return max(0, budget - labels_spent(wildcards.campaign, int(wildcards.iteration)))
+
+
+def profile_settings(wildcards):
+    """Return the settings of one profile."""
+    return next(
+        p for p in config["evaluation"]["profiles"] if p["name"] == wildcards.profile
+    )
+
+
+def members_of_group(wildcards):
+    """Return the members that one training job trains together."""
+    size = CONFIG.training.members_per_job
+    first = int(wildcards.group) * size
+    return list(range(first, min(first + size, CONFIG.training.n_members)))
+
+
+def groups():
+    """Return the numbers of the training jobs."""
+    return range(-(-CONFIG.training.n_members // CONFIG.training.members_per_job))
+
+
+# --- resources --------------------------------------------------------------------------------------
+
+
+def growing(amount):
+    """Return a resource that grows with each attempt."""
+
+    def get(wildcards, attempt):
+        return amount * attempt
+
+    return get
+
+
+def training_minutes(wildcards, attempt):
+    """Return a generous time for the training of one group."""
+    training = CONFIG.training
+    return attempt * (30 + training.members_per_job * training.max_epochs // 20)
+
+
+def labelling_minutes(wildcards, attempt):
+    """Return a generous time for one shard; finished structures are kept when it runs out."""
+    return attempt * (15 + 15 * CONFIG.labelling.structures_per_shard)
+
+
+def exploring_minutes(wildcards, attempt):
+    """Return a generous time for one job of molecular dynamics."""
+    return attempt * (15 + CONFIG.sampling.sampler.n_steps // 100)
+
+
+# --- files ------------------------------------------------------------------------------------------
+
+
+def of_iteration(wildcards, k, name):
+    """Return a file of iteration ``k``."""
+    return f"results/{wildcards.campaign}/iter_{int(k):03d}/{name}"
+
+
+def of_previous(name):
+    """Return an input function for a file of the iteration before."""
+
+    def get(wildcards):
+        return of_iteration(wildcards, int(wildcards.iteration) - 1, name)
+
+    return get
+
+
+def of_previous_if_any(name, wanted=True):
+    """Return an input function for a file of the iteration before; none in iteration 0 or if not wanted."""
+
+    def get(wildcards):
+        is_first = int(wildcards.iteration) == 0
+        return [] if is_first or not wanted else of_previous(name)(wildcards)
+
+    return get
+
+
+def initial_files(wildcards):
+    """Return the structure files the campaign starts from."""
+    initial = CONFIG.data.initial
+    return (
+        initial.files
+        if initial.kind == "files"
+        else [initial.file] if initial.file else []
+    )
+
+
+def candidates(wildcards):
+    """Return what to select from: the initial structures, later the scored pool."""
+    name = "candidates.h5" if int(wildcards.iteration) == 0 else f"scores/{METHOD}.h5"
+    return of_iteration(wildcards, wildcards.iteration, name)
+
+
+def pool(wildcards):
+    """Return the candidates of all exploring jobs."""
+    jobs = range(CONFIG.sampling.sampler.n_jobs)
+    return [
+        of_iteration(wildcards, wildcards.iteration, f"pool/job_{job}.h5")
+        for job in jobs
+    ]
+
+
+def shards(ending):
+    """Return an input function for the shards of an iteration, known once its batch is selected."""
+
+    def get(wildcards):
+        with checkpoints.select_batch.get(**wildcards).output.manifest.open() as handle:
+            count = json.load(handle)["n_shards"]
+        names = [f"labels/shard_{shard:03d}.{ending}" for shard in range(count)]
+        return [of_iteration(wildcards, wildcards.iteration, name) for name in names]
+
+    return get
+
+
+def shard_size(wildcards, input):
+    """Return the structures per shard of this batch, spread evenly over the shards its manifest promises.
+
+    It comes from the manifest, so that a later change of the configuration leaves finished batches alone.
+    """
+    manifest = json.loads(Path(input.manifest).read_text())
+    return max(1, -(-manifest["n_selected"] // max(1, manifest["n_shards"])))
+
+
+def members(name):
+    """Return an input function for the files of all training groups."""
+
+    def get(wildcards):
+        return [
+            of_iteration(wildcards, wildcards.iteration, f"members/{name.format(g)}")
+            for g in groups()
+        ]
+
+    return get
+
+
+def predicted(wildcards):
+    """Return the labelled structures that each iteration's model predicts, in the order of PREDICTED."""
+    folder = f"results/{wildcards.campaign}/reference"
+    fixed = [f"{folder}/{name}.h5" for name in PREDICTED[1:]]
+    return [of_iteration(wildcards, wildcards.iteration, "dataset.h5"), *fixed]
+
+
+def predicted_profiles(wildcards):
+    """Return the predicted profiles of an iteration."""
+    return [
+        of_iteration(wildcards, wildcards.iteration, f"predictions/profile_{p}.h5")
+        for p in PROFILES
+    ]
+
+
+def predicted_test(wildcards):
+    """Return the predicted test set of an iteration, if there is one."""
+    return [
+        of_iteration(wildcards, wildcards.iteration, "predictions/test.h5")
+        for _ in TEST
+    ]
+
+
+def so_far(name):
+    """Return an input function for a file of this and all earlier iterations."""
+
+    def get(wildcards):
+        return [
+            of_iteration(wildcards, k, name)
+            for k in range(int(wildcards.iteration) + 1)
+        ]
+
+    return get
+
+
+def doubts(wildcards):
+    """Return the fitted uncertainty methods of an iteration."""
+    names = [
+        f"uncertainty/{method}.safetensors" for method in CONFIG.uncertainty.methods
+    ]
+    return [of_iteration(wildcards, wildcards.iteration, name) for name in names]
+
+
+def decided_reports(wildcards):
+    """Yield the reports of the iterations, as far as the decisions let the campaign go.
+
+    The decisions are read here and are the input of no job of the loop, so that another stopping rule, or a
+    larger budget, reruns the decisions alone.
+    """
+    for k in range(CONFIG.campaign.max_iterations + 1):
+        made = checkpoints.decide.get(campaign=wildcards.campaign, iteration=f"{k:03d}")
+        with made.output.output.open() as handle:
+            decision = json.load(handle)
+        yield of_iteration(wildcards, k, "report.html")
+        if decision["stop"]:
+            return
+
+
+def all_reports(wildcards):
+    """Return the reports of all iterations; while one is undecided, Snakemake waits for its decision."""
+    return list(decided_reports(wildcards))
+
+
+def reports_so_far(wildcards):
+    """Return the reports of the iterations decided so far: they are written at once, not at the end."""
+    found = []
+    try:
+        for name in decided_reports(wildcards):
+            found.append(name)
+    except IncompleteCheckpointException:
+        pass
+    return found
+
+
+def last_iteration(wildcards, input):
+    """Return the number of the last iteration."""
+    return len(input.every) - 1

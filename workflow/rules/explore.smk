@@ -1,0 +1,25 @@
+# Candidates: found with the model of the iteration before.
+rule explore_structures:
+    input:
+        ensemble=of_previous("ensemble.safetensors"),
+        uncertainty=of_previous(f"uncertainty/{METHOD}.safetensors"),
+        dataset=of_previous("dataset.h5"),
+    output:
+        output="results/{campaign}/iter_{iteration}/pool/job_{job}.h5",
+    log:
+        "results/{campaign}/logs/iter_{iteration}/explore_structures_{job}.log",
+    conda:
+        "../../envs/dubito.yaml"
+    threads: 2
+    resources:
+        mem_mb=growing(4000),
+        runtime=exploring_minutes,
+    params:
+        stage=stage_version("explore_structures"),
+        method=METHOD,
+        sampling=section("sampling"),
+        seed=SEED,
+    message:
+        "{wildcards.campaign}, iteration {wildcards.iteration}: explore, job {wildcards.job}"
+    script:
+        "../scripts/explore_structures.py"

@@ -1,0 +1,26 @@
+# The labels: one job, one process, one shard of structures. Each finished structure is kept in the cache,
+# which is no output, because Snakemake deletes the outputs of a job that was killed.
+rule label_structures:
+    input:
+        selected="results/{campaign}/iter_{iteration}/selected.h5",
+        manifest="results/{campaign}/iter_{iteration}/selection.json",
+    output:
+        output="results/{campaign}/iter_{iteration}/labels/shard_{shard}.h5",
+        report="results/{campaign}/iter_{iteration}/labels/shard_{shard}.json",
+    log:
+        "results/{campaign}/logs/iter_{iteration}/label_structures_{shard}.log",
+    conda:
+        "../../envs/dubito.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=labelling_minutes,
+    params:
+        stage=stage_version("label_structures"),
+        structures_per_shard=shard_size,
+        labelling=section("labelling", "labeller"),
+        cache="results/{campaign}/state/label_cache",
+    message:
+        "{wildcards.campaign}, iteration {wildcards.iteration}: label shard {wildcards.shard}"
+    script:
+        "../scripts/label_structures.py"

@@ -1,0 +1,34 @@
+# The batch. A checkpoint: how many shards are labelled depends on what is selected.
+checkpoint select_batch:
+    input:
+        candidates=candidates,
+        dataset=of_previous_if_any("dataset.h5"),
+    output:
+        selected="results/{campaign}/iter_{iteration}/selected.h5",
+        manifest="results/{campaign}/iter_{iteration}/selection.json",
+        rejected=report(
+            "results/{campaign}/iter_{iteration}/rejected.csv",
+            caption="../report/rejected.rst",
+            category="Selection",
+            labels={"iteration": "{iteration}"},
+        ),
+    log:
+        "results/{campaign}/logs/iter_{iteration}/select_batch.log",
+    conda:
+        "../../envs/dubito.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(30),
+    params:
+        stage=stage_version("select_batch"),
+        selection=section("selection"),
+        sanity=CONFIG.sampling.sanity.model_dump(mode="json"),
+        method=METHOD,
+        structures_per_shard=untracked(CONFIG.labelling.structures_per_shard),
+        remaining_labels=remaining_labels,
+        seed=SEED,
+    message:
+        "{wildcards.campaign}, iteration {wildcards.iteration}: select what to label"
+    script:
+        "../scripts/select_batch.py"

@@ -1,0 +1,75 @@
+# The uncertainty methods, and what they say of candidates and of labelled structures.
+rule fit_uncertainty:
+    input:
+        ensemble="results/{campaign}/iter_{iteration}/ensemble.safetensors",
+        dataset="results/{campaign}/iter_{iteration}/dataset.h5",
+    output:
+        output="results/{campaign}/iter_{iteration}/uncertainty/{method}.safetensors",
+    log:
+        "results/{campaign}/logs/iter_{iteration}/fit_uncertainty_{method}.log",
+    conda:
+        "../../envs/dubito.yaml"
+    threads: 2
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        stage=stage_version("fit_uncertainty"),
+        seed=SEED,
+    message:
+        "{wildcards.campaign}, iteration {wildcards.iteration}: fit {wildcards.method}"
+    script:
+        "../scripts/fit_uncertainty.py"
+
+
+rule score_candidates:
+    input:
+        ensemble=of_previous("ensemble.safetensors"),
+        uncertainty=of_previous("uncertainty/{method}.safetensors"),
+        pool=pool,
+    output:
+        output="results/{campaign}/iter_{iteration}/scores/{method}.h5",
+    log:
+        "results/{campaign}/logs/iter_{iteration}/score_candidates_{method}.log",
+    conda:
+        "../../envs/dubito.yaml"
+    threads: 2
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        stage=stage_version("score_candidates"),
+    message:
+        "{wildcards.campaign}, iteration {wildcards.iteration}: score the candidates with {wildcards.method}"
+    script:
+        "../scripts/score_candidates.py"
+
+
+rule predict_structures:
+    input:
+        ensemble="results/{campaign}/iter_{iteration}/ensemble.safetensors",
+        uncertainty=expand(
+            "results/{{campaign}}/iter_{{iteration}}/uncertainty/{method}.safetensors",
+            method=METHOD,
+        ),
+        inputs=predicted,
+    output:
+        outputs=expand(
+            "results/{{campaign}}/iter_{{iteration}}/predictions/{name}.h5",
+            name=PREDICTED,
+        ),
+    log:
+        "results/{campaign}/logs/iter_{iteration}/predict_structures.log",
+    conda:
+        "../../envs/dubito.yaml"
+    threads: 2
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        stage=stage_version("predict_structures"),
+        method=METHOD,
+    message:
+        "{wildcards.campaign}, iteration {wildcards.iteration}: predict what is labelled"
+    script:
+        "../scripts/predict_structures.py"

@@ -1,0 +1,5 @@
+"""Label the structures of an energy profile, which no model is ever trained on."""
+
+from dubito.workflow.stage import run_stage
+
+run_stage("prepare_reference", snakemake)
