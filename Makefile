@@ -58,14 +58,14 @@ env-dev: $(VENV)/.installed-dev ## the same, and what tests and lint need
 # The stamps are written last: an installation that was killed is taken up again.
 $(VENV)/.installed: envs/requirements.txt pyproject.toml | $(BIN)/python
 	@start=$$SECONDS; echo "installing into $(VENV) (torch first, the largest) ..."; \
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check "$$(grep -E '^torch==' $<)"; \
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -r $<; \
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; \
+	"$(BIN)/python" -m pip install -qq --disable-pip-version-check "$$(grep -E '^torch==' $<)"; \
+	"$(BIN)/python" -m pip install -qq --disable-pip-version-check -r $<; \
+	"$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	touch $@; echo "installed in $$((SECONDS - start)) s"
 
 $(VENV)/.installed-dev: envs/requirements-dev.txt $(VENV)/.installed
 	@start=$$SECONDS; echo "installing what tests and lint need ..."; \
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -r $<; \
+	"$(BIN)/python" -m pip install -qq --disable-pip-version-check -r $<; \
 	touch $@; echo "installed in $$((SECONDS - start)) s"
 
 $(BIN)/python:

@@ -96,7 +96,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 
 def test_unknown_command_and_option_are_the_users_mistake() -> None:
-    assert dubito("chekc").returncode == 2
+    assert dubito("inspect").returncode == 2
     assert dubito("status", "--confg", "x").returncode == 2
 
 

@@ -23,7 +23,7 @@ EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 
 # Each broken configuration, and what the message must say: key, found or expected, remedy.
 BROKEN: list[tuple[str, str, list[str]]] = [
-    ("unknown section", "modle: {}", ["modle: is not a known key", "Did you mean 'model'"]),
+    ("unknown section", "modelx: {}", ["modelx: is not a known key", "Did you mean 'model'"]),
     ("unknown key", "training: {n_member: 4}", ["training.n_member", "Did you mean 'n_members'"]),
     (
         "key without its unit",
@@ -118,7 +118,7 @@ def test_broken_configuration_is_named(tmp_path: Path, text: str, fragments: lis
 
 def test_all_faults_are_told_at_once() -> None:
     with pytest.raises(ConfigError, match="has 3 faults"):
-        parse_config({"campaign": {"nam": "x", "seed": -1}, "model": {"l_max": 7}})
+        parse_config({"campaign": {"namee": "x", "seed": -1}, "model": {"l_max": 7}})
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def test_water(campaign: Callable) -> None:
     assert summary["state"] == "max_iterations"
     assert summary["labels"]["failed"] == 0
     dataset = read_structures(one.results / "iter_001" / "dataset.h5")
-    assert len(dataset) == summary["labels"]["done"] >= 7
+    assert len(dataset) == summary["labels"]["done"] >= 6
     assert set(dataset.text("provenance/method")) == {"pyscf PBE/sto-3g"}
     # PBE/STO-3G water lies near -75.2 hartree; a wrong unit or a dropped reference would be far off.
     assert (abs(dataset.energy / 27.2114 + 75.23) < 0.15).all()

@@ -38,7 +38,6 @@ METHOD = CONFIG.uncertainty.acquire_with
 PROFILES = [profile.name for profile in CONFIG.evaluation.profiles]
 TEST = ["test"] if CONFIG.evaluation.test_files else []
 PREDICTED = ["dataset", *(f"profile_{name}" for name in PROFILES), *TEST]
-ITERATION = "results/{campaign}/iter_{iteration}"
 
 
 wildcard_constraints:
