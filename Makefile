@@ -28,7 +28,7 @@ demo: env ## install what is needed and run a real campaign on ammonia (minutes 
 
 .PHONY: test
 test: env-dev ## run all tests
-	@pytest $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 pytest -n $(CORES) --dist loadgroup $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: env-dev ## check formatting, types, layers and workflow

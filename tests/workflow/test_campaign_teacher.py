@@ -23,6 +23,9 @@ SUMMARY = {
     "physics": {"inversion_barrier_error_ev"},
 }
 
+# These share the session's finished campaign; one worker runs them all.
+pytestmark = pytest.mark.xdist_group("campaign")
+
 
 @pytest.fixture
 def edited(finished: Campaign) -> Iterator[Campaign]:

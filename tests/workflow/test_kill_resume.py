@@ -7,7 +7,11 @@ import shutil
 import signal
 from collections.abc import Callable
 
+import pytest
 from campaigns import Campaign, read_json
+
+# These share the session's finished campaign; one worker runs them all.
+pytestmark = pytest.mark.xdist_group("campaign")
 
 
 def kill_all(process_group: int) -> None:

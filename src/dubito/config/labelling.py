@@ -15,9 +15,7 @@ class PyscfConfig(Section):
     kind: Literal["pyscf"] = Field("pyscf", description="pyscf: density functional theory.")
     xc: str = Field("PBE", min_length=1, description="Exchange-correlation functional, as PySCF names it.")
     basis: str = Field("def2-svp", min_length=1, description="Basis set.")
-    density_fit: bool = Field(
-        True, description="Density fitting: the larger the molecule, the more time it saves."
-    )
+    density_fit: bool = Field(True, description="Density fitting: the larger the molecule, the more time it saves.")
     auxbasis: str | None = Field(
         "def2-universal-jkfit",
         description="Auxiliary basis of the density fitting. This one leaves forces of ammonia within 1 meV/A (rms) of "

@@ -33,8 +33,8 @@ def run(
     Raises
     ------
     DataError
-        When the shards are not those of the manifest, when fewer than two structures are labelled, when labels are not finite, were made by a model
-        without leave, or are of different settings.
+        When the shards are not those of the manifest, when fewer than two structures are labelled, or when
+        labels are not finite, were made by a model without leave, or are of different settings.
     """
     old = Structures.empty() if previous is None else _released(read_structures(previous))
     shard_parts = [read_structures(path) for path in shards]
