@@ -6,7 +6,8 @@ SHELL := bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-CORES ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+# Without `env -u`, nproc would answer OMP_NUM_THREADS where that is set.
+CORES ?= $(shell env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 CONFIG ?= config/config.yaml
 # Any Python from 3.11 on: make demo PYTHON=/path/to/python3.12
 PYTHON ?=

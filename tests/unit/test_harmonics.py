@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from e3nn import o3
 
+from dubito.core.errors import ModelError
+from dubito.model import tables
 from dubito.model.harmonics import SphericalHarmonics
 from dubito.model.linear import NORMALISED_SILU, NORMALISED_TANH
 from dubito.model.radial import BesselBasis
@@ -59,3 +64,23 @@ def test_activations_keep_the_second_moment() -> None:
     z = np.random.default_rng(0).normal(size=2_000_000)
     assert np.mean((NORMALISED_SILU * z / (1 + np.exp(-z))) ** 2) == pytest.approx(1, abs=0.01)
     assert np.mean((NORMALISED_TANH * np.tanh(z)) ** 2) == pytest.approx(1, abs=0.01)
+
+
+def test_tables_are_those_of_e3nn(tmp_path: Path) -> None:
+    """The shipped file equals what e3nn gives here; to regenerate it: python -m dubito.model.tables."""
+    tables.generate(tmp_path / "tables.npz")
+    with np.load(tmp_path / "tables.npz") as fresh, np.load(tables.PATH) as shipped:
+        assert set(fresh.files) == set(shipped.files)
+        for name in fresh.files:
+            np.testing.assert_allclose(shipped[name], fresh[name], atol=1e-10, err_msg=name)
+
+
+def test_a_degree_without_a_table_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"up to degree 4.*model\.l_max"):
+        tables.harmonic_coefficients(5)
+
+
+def test_the_network_does_not_import_e3nn() -> None:
+    """It costs every job a second or more; only the reference kernel needs it."""
+    code = "import sys, dubito.model.potential, dubito.model.kernels.dense; sys.exit('e3nn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

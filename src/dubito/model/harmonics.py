@@ -7,43 +7,16 @@ forces and their training need no differentiation through the harmonics.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-
-def _monomials(l_max: int) -> list[tuple[int, int, int]]:
-    return [
-        (a, b, degree - a - b)
-        for degree in range(l_max + 1)
-        for a in range(degree, -1, -1)
-        for b in range(degree - a, -1, -1)
-    ]
+from dubito.model.tables import harmonic_coefficients, monomials
 
 
-@lru_cache(maxsize=8)
 def _coefficients(l_max: int) -> Tensor:
-    """Return the ((l_max+1)^2, n_monomials) float64 coefficients of e3nn's harmonics.
-
-    Each harmonic of degree l is a homogeneous polynomial of degree l, so that its coefficients
-    follow exactly (to rounding) from its values at more points than monomials.
-    """
-    from e3nn import o3
-
-    points = torch.from_numpy(np.random.default_rng(0).normal(size=(200, 3)))
-    exponents = _monomials(l_max)
-    values = torch.stack([points[:, 0] ** a * points[:, 1] ** b * points[:, 2] ** c for a, b, c in exponents], 1)
-    out = torch.zeros((l_max + 1) ** 2, len(exponents), dtype=torch.float64)
-    for degree in range(l_max + 1):
-        columns = [i for i, e in enumerate(exponents) if sum(e) == degree]
-        target = o3.spherical_harmonics(degree, points, normalize=False, normalization="component")
-        solution = torch.linalg.lstsq(values[:, columns], target).solution
-        solution[solution.abs() < 1e-12] = 0.0
-        for column, coefficients in zip(columns, solution, strict=True):
-            out[degree**2 : (degree + 1) ** 2, column] = coefficients
-    return out
+    """Return the ((l_max+1)^2, n_monomials) float64 coefficients of the harmonics up to degree ``l_max``."""
+    blocks = [torch.from_numpy(harmonic_coefficients(degree)) for degree in range(l_max + 1)]
+    return torch.block_diag(*blocks)
 
 
 class SphericalHarmonics(nn.Module):
@@ -52,7 +25,7 @@ class SphericalHarmonics(nn.Module):
     def __init__(self, l_max: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.l_max = l_max
-        exponents = _monomials(l_max)
+        exponents = monomials(l_max)
         coefficients = _coefficients(l_max)
         index = {e: i for i, e in enumerate(exponents)}
         gradient = torch.zeros(3, *coefficients.shape, dtype=torch.float64)

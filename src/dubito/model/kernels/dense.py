@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dubito.model.irreps import Paths
+from dubito.model.tables import wigner_3j
 
 
 def coupling_tensor(paths: Paths) -> Tensor:
@@ -16,13 +17,11 @@ def coupling_tensor(paths: Paths) -> Tensor:
     Entry (k, q, d) couples harmonic component k and feature component d to output component q, with
     e3nn's normalisation: sqrt(2 l_out + 1) times the Wigner 3j symbols.
     """
-    from e3nn import o3
-
     out = torch.zeros((paths.l_max + 1) ** 2, paths.output.dim, paths.layout.dim, dtype=torch.float64)
     for path, rows in zip(paths.items, paths.output.slices, strict=True):
         columns = paths.layout.slices[path.source]
         harmonics = slice(path.harmonic**2, (path.harmonic + 1) ** 2)
-        w3j = o3.wigner_3j(paths.layout.irreps[path.source].l, path.harmonic, path.target.l, dtype=torch.float64)
+        w3j = torch.from_numpy(wigner_3j(paths.layout.irreps[path.source].l, path.harmonic, path.target.l))
         out[harmonics, rows, columns] = w3j.permute(1, 2, 0) * math.sqrt(path.target.dim)
     return out
 
