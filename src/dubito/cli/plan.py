@@ -34,7 +34,8 @@ def check_start(config: Config) -> str:
 
 def forecast(config: Config) -> list[str]:
     """Return the largest number of labels the campaign can ask for, and what else it computes."""
-    batch = config.selection.n_select + round(config.selection.n_select * config.selection.control_fraction)
+    share = config.selection.n_select * config.selection.control_fraction
+    batch = config.selection.n_select + (max(1, round(share)) if share > 0 else 0)
     initial = config.data.initial.n_structures
     rounds = config.campaign.max_iterations
     start = f"{initial} initial" if initial is not None else "the initial"
