@@ -15,8 +15,13 @@ from dubito.model.tables import harmonic_coefficients, monomials
 
 def _coefficients(l_max: int) -> Tensor:
     """Return the ((l_max+1)^2, n_monomials) float64 coefficients of the harmonics up to degree ``l_max``."""
-    blocks = [torch.from_numpy(harmonic_coefficients(degree)) for degree in range(l_max + 1)]
-    return torch.block_diag(*blocks)
+    out = torch.zeros((l_max + 1) ** 2, len(monomials(l_max)), dtype=torch.float64)
+    column = 0
+    for degree in range(l_max + 1):
+        block = torch.from_numpy(harmonic_coefficients(degree))
+        out[degree**2 : (degree + 1) ** 2, column : column + block.shape[1]] = block
+        column += block.shape[1]
+    return out
 
 
 class SphericalHarmonics(nn.Module):
