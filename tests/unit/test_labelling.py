@@ -396,3 +396,37 @@ def test_dataset_without_files_or_labels(tmp_path: Path) -> None:
     bare = DatasetLabeller(DatasetConfig(kind="dataset", files=[str(tmp_path / "bare.h5")]))
     with pytest.raises(LabelError, match="not one label"):
         bare.check(rattled(1))
+
+
+def test_more_effort_tries_failures_again_and_keeps_labels(tmp_path: Path) -> None:
+    """Raising max_cycle, as the message of a failure advises, must neither be in vain nor cost finished labels."""
+
+    class Tired(Counting):
+        cycles = 1
+
+        def effort(self) -> dict[str, int]:
+            return {"cycles": self.cycles}
+
+        def label(self, structure: Structures) -> Label:
+            if structure.ids[0] == SIX.ids[1] and self.cycles < 2:
+                self.calls.append(structure.ids[0])
+                raise LabellingFailure("scf_not_converged", "one cycle more")
+            return super().label(structure)
+
+    labeller = Tired()
+    cache = cache_of(labeller, tmp_path)
+    _, report = label_structures(SIX, labeller, cache)
+    assert report["done"] == 5
+    labeller.calls.clear()
+    label_structures(SIX, labeller, cache)
+    assert labeller.calls == [], "a failure stands while nothing changes"
+    labeller.cycles = 2
+    _, report = label_structures(SIX, labeller, cache)
+    assert labeller.calls == [SIX.ids[1]]
+    assert report["done"] == 6
+
+
+def test_settings_of_effort_leave_the_hash_of_pyscf_labels_alone() -> None:
+    labellers = [PyscfLabeller(PyscfConfig(max_cycle=n)) for n in (50, 200)]
+    assert labellers[0].settings_hash == labellers[1].settings_hash
+    assert labellers[0].effort() != labellers[1].effort()

@@ -87,6 +87,11 @@ class Labeller(Protocol):
         """Hash of the settings: labels with the same hash are interchangeable."""
         return hash_json(self.settings())
 
+    def effort(self) -> dict[str, Any]:
+        """Return, as JSON, what decides whether a label is had but not what it is: a failure is tried again
+        when it changes, labels are kept."""
+        return {}
+
     def check(self, structures: Structures) -> None:
         """Raise LabelError for a structure that can't be labelled, before anything is spent."""
         ...

@@ -26,13 +26,14 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Failure:
-    """A structure that could not be labelled: reason code, explanation, what the attempt cost."""
+    """A structure that could not be labelled: reason code, explanation, what the attempt cost and could reach."""
 
     reason: str
     message: str
     attempts: int = 1
     wall_time_s: float = 0.0
     cpu_time_s: float = 0.0
+    effort: str = ""
 
 
 class LabelCache:

@@ -31,6 +31,9 @@ LEVEL_SHIFT_HARTREE = 0.3
 DAMPED_CYCLES = 40
 
 
+_EFFORT = ("max_cycle", "max_net_force_ev_per_angstrom")
+
+
 class PyscfLabeller(Labeller):
     """RKS for singlets, UKS otherwise; density fitting, analytic gradient.
 
@@ -70,8 +73,12 @@ class PyscfLabeller(Labeller):
             "version": VERSION,
             "pyscf": version("pyscf").split(".")[0],
             "grid_response": self.full_grid_gradient,
-            **{key: value for key, value in values.items() if key != "kind"},
+            **{key: value for key, value in values.items() if key not in ("kind", *_EFFORT)},
         }
+
+    def effort(self) -> dict[str, Any]:
+        """Return how far the SCF goes and how strictly it is judged: a converged label does not depend on it."""
+        return {key: getattr(self.config, key) for key in _EFFORT}
 
     def check(self, structures: Structures) -> None:
         """Raise LabelError for cells, overlaps, impossible multiplicities, elements without basis functions."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dubito.core.errors import EnvironmentFault, LabelError, StorageError
+from dubito.core.hashing import hash_json
 from dubito.core.logs import get_logger
 from dubito.core.progress import track
 from dubito.data.structures import Structures
@@ -37,6 +38,8 @@ def label_one(
 ) -> Outcome:
     """Look one structure up in the cache, or label it and keep the result; a failure is a result too.
 
+    A remembered failure stands until the labeller's effort changes (more SCF cycles, say) or ``retry_failed``.
+
     Raises
     ------
     StorageError
@@ -44,12 +47,14 @@ def label_one(
     EnvironmentFault
         When memory runs out: with more of it the same structure may well succeed.
     """
-    key = structure.ids[0]
+    key, effort = structure.ids[0], hash_json(labeller.effort())
     if cache is not None and labeller.cached:
         known = cache.get(key)
-        if known is not None and not (retry_failed and isinstance(known, Failure)):
+        if known is not None and not (isinstance(known, Failure) and (retry_failed or known.effort != effort)):
             return Outcome(known, reused=True)
     result = _attempt(structure, labeller)
+    if isinstance(result, Failure):
+        result = replace(result, effort=effort)
     if isinstance(result, Failure):
         log.warning("structure %s could not be labelled (%s): %s", key, result.reason, result.message)
     if cache is not None and labeller.cached:
