@@ -44,6 +44,13 @@ BROKEN: list[tuple[str, str, list[str]]] = [
     ("fraction for a count", "training: {n_members: 2.5}", ["training.n_members: found 2.5", "integer"]),
     ("negative", "selection: {n_select: -3}", ["selection.n_select: found -3", "greater than or equal to 1"]),
     ("not a number", "model: {r_max_angstrom: .nan}", ["model.r_max_angstrom: found nan", "finite number"]),
+    ("empty hidden layer", "model: {radial_hidden: [8, 0]}", ["model.radial_hidden.1: found 0", "greater than 0"]),
+    ("ensemble of one", "training: {n_members: 1}", ["training.n_members is 1", "needs 2 members"]),
+    (
+        "look-up of structures that don't exist yet",
+        "labelling: {labeller: {kind: dataset, files: [a.h5]}}",
+        ["only knows the structures of its files", "campaign.max_iterations to 0"],
+    ),
     ("l_max too high", "model: {l_max: 9}", ["model.l_max: found 9", "less than or equal to 4"]),
     (
         "unknown labeller",
@@ -182,6 +189,7 @@ def test_missing_and_empty_inputs_are_named(tmp_path: Path) -> None:
     (tmp_path / "test_set.xyz").write_text("1\n\nH 0 0 0\n")
     config = parse_config(
         {
+            "campaign": {"max_iterations": 0},
             "data": {"initial": {"kind": "files", "files": [str(tmp_path / "start.xyz")]}},
             "labelling": {"labeller": {"kind": "dataset", "files": [str(tmp_path)]}},
             "evaluation": {"test_files": [str(tmp_path / "testset.xyz")]},

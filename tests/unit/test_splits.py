@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dubito.core.errors import DataError
-from dubito.data.splits import assign_splits, drop_duplicates, group_labels
+from dubito.data.splits import TRAIN, VALID, assign_splits, drop_duplicates, group_labels
 from dubito.data.structures import Structures
+from dubito.testing.structures import rattled
 
 NAMES = st.sampled_from(["", "", "a", "b", "c", "d"])
 
@@ -154,3 +155,12 @@ def test_charge_makes_another_structure() -> None:
 def test_unknown_split_is_refused() -> None:
     with pytest.raises(DataError, match="origin/split holds 'test'"):
         assigned(dimers([1.0, 1.1], splits=["test", ""]))
+
+
+def test_an_element_is_trained_on_before_it_is_validated_on() -> None:
+    common, rare = rattled(9, molecules="ammonia"), rattled(2, seed=3)[1]
+    structures = Structures.concatenate([common, rare])
+    for seed in range(40):
+        split = assign_splits(structures, fraction=0.3, seed=seed, iteration=0).text("origin/split")
+        assert split[-1] == TRAIN
+        assert VALID in split

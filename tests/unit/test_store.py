@@ -147,6 +147,8 @@ def test_ids_see_what_matters_and_nothing_else() -> None:
 def test_bad_arrays_are_refused() -> None:
     with pytest.raises(DataError, match="not finite"):
         Structures.build([[1]], [[[np.nan, 0, 0]]])
+    with pytest.raises(DataError, match="Structure 1 has no atoms"):
+        Structures.build([[1], []], [[[0, 0, 0]], np.zeros((0, 3))])
     with pytest.raises(DataError, match="Atomic numbers"):
         Structures.build([[0]], [[[0, 0, 0]]])
     with pytest.raises(DataError, match="not a column"):

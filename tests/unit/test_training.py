@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from dubito.config.model import ModelConfig
 from dubito.config.training import TrainingConfig
 from dubito.core.errors import DataError, ModelError
 from dubito.data.statistics import fit_statistics
-from dubito.data.store import write_structures
+from dubito.data.store import read_structures, write_structures
 from dubito.data.structures import Structures
 from dubito.model.potential import Potential
-from dubito.stages import merge_ensemble, train_ensemble
+from dubito.stages import fit_uncertainty, merge_ensemble, predict_structures, train_ensemble
 from dubito.testing.structures import rattled, toy_labels
 from dubito.training.loop import Trainer
 from dubito.training.optimizer import Adam, FlatParameters
@@ -119,6 +120,7 @@ def test_a_member_that_breaks_is_taken_back_and_the_others_are_untouched() -> No
     assert torch.isfinite(broken.parameters.rows).all()
     assert broken.schedule.rate[1] == pytest.approx(0.5 * float(calm.schedule.rate[1]))
     assert torch.equal(broken.parameters.rows[0], calm.parameters.rows[0])
+    assert torch.equal(broken.average[0], calm.average[0])
 
 
 def test_hopeless_training_says_so() -> None:
@@ -132,6 +134,20 @@ def test_hopeless_training_says_so() -> None:
     hopeless.parameters.differentiate = poisoned  # type: ignore[method-assign]
     with pytest.raises(ModelError, match="learning_rate"):
         hopeless.run()
+
+
+def test_no_ensemble_is_written_with_an_untrained_member() -> None:
+    """Its mean would be wrong, and its spread would look like doubt."""
+    lame = trainer(max_epochs=8)
+    original = lame.parameters.differentiate
+
+    def poisoned(loss: torch.Tensor) -> None:
+        original(loss)
+        lame.parameters.gradient[1] = float("nan")
+
+    lame.parameters.differentiate = poisoned  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match=r"Members \[1\]"):
+        lame.run()
 
 
 def test_adam_equals_torch() -> None:
@@ -274,3 +290,52 @@ def test_energies_lose_their_shifts_in_double_precision() -> None:
         potential = Potential(MODEL, fit_statistics(one, 3.5), 1)
         targets.append(make_targets(one, potential).energy)
     torch.testing.assert_close(targets[0], targets[1], atol=1e-6, rtol=0)
+
+
+def test_other_labels_of_the_same_structures_train_another_model(tmp_path: Path) -> None:
+    """The checkpoint of a finished training must not be taken for that of a relabelled dataset."""
+    dataset(tmp_path / "dataset.h5")
+    stage(tmp_path, [0, 1], "one")
+    labels = read_structures(tmp_path / "dataset.h5")
+    write_structures(tmp_path / "dataset.h5", labels.with_columns(labels__forces=1.1 * labels.forces))
+    stage(tmp_path, [0, 1], "two", state=tmp_path / "state_one")
+    assert (tmp_path / "one.csv").read_text() != (tmp_path / "two.csv").read_text()
+    stage(tmp_path, [0, 1], "three", state=tmp_path / "state_one", stage=99)
+    stage(tmp_path, [0, 1], "four", state=tmp_path / "state_one", stage=99)
+    assert (tmp_path / "three.csv").read_text() == (tmp_path / "four.csv").read_text(), "resumed, times and all"
+    assert (tmp_path / "two.csv").read_text() != (tmp_path / "three.csv").read_text(), "trained anew"
+
+
+def test_checkpoint_interval_and_grouping_do_not_retrain(tmp_path: Path) -> None:
+    dataset(tmp_path / "dataset.h5")
+    stage(tmp_path, [0, 1], "one")
+    changed = TrainingConfig(max_epochs=4, checkpoint_every_epochs=3, members_per_job=2)
+    stage(tmp_path, [0, 1], "two", state=tmp_path / "state_one", training=changed)
+    assert (tmp_path / "one.csv").read_text() == (tmp_path / "two.csv").read_text()
+
+
+def test_one_composition_with_two_charges_is_refused(tmp_path: Path) -> None:
+    labels = toy_labels(rattled(8, molecules="ammonia"))
+    split = np.array(["train"] * 6 + ["valid"] * 2, dtype="S8")
+    charged = replace(labels, charge=np.array([0] * 7 + [1], dtype="i4")).with_columns(origin__split=split)
+    write_structures(tmp_path / "dataset.h5", charged)
+    with pytest.raises(DataError, match="sees neither"):
+        stage(tmp_path, [0, 1], "refused")
+
+
+def test_test_structures_that_were_trained_on_are_noticed(tmp_path: Path) -> None:
+    dataset(tmp_path / "dataset.h5")
+    stage(tmp_path, [0, 1], "ensemble")
+    ensemble, state = tmp_path / "ensemble.safetensors", tmp_path / "u.safetensors"
+    fit_uncertainty.run(
+        ensemble=ensemble, dataset=tmp_path / "dataset.h5", method="ensemble", output=state, seed=1, threads=1
+    )
+    test = toy_labels(rattled(3, seed=99))
+    leaking = Structures.concatenate([test, read_structures(tmp_path / "dataset.h5")[2]])
+    for name, structures in (("good", test), ("leaking", leaking)):
+        write_structures(tmp_path / f"{name}.h5", structures)
+    where = {"ensemble": ensemble, "uncertainty": state, "method": "ensemble", "threads": 1}
+    outputs = [tmp_path / "a.h5", tmp_path / "b.h5"]
+    predict_structures.run(inputs=[tmp_path / "dataset.h5", tmp_path / "good.h5"], outputs=outputs, **where)
+    with pytest.raises(DataError, match=r"1 structures of .*leaking"):
+        predict_structures.run(inputs=[tmp_path / "dataset.h5", tmp_path / "leaking.h5"], outputs=outputs, **where)

@@ -18,7 +18,9 @@ def check_start(config: Config) -> str:
         When files can't be read, or the labeller refuses a structure.
     """
     from dubito.data.formula import formula_keys
+    from dubito.data.molecules import equilibrium
     from dubito.data.store import read_structures
+    from dubito.labelling.inversion import require_fit
     from dubito.labelling.registry import make_labeller
     from dubito.stages import prepare_structures
 
@@ -27,6 +29,8 @@ def check_start(config: Config) -> str:
         prepare_structures.run(output=output, data=config.data, seed=config.campaign.seed)
         structures = read_structures(output)
     make_labeller(config.labelling.labeller).check(structures)
+    for profile in config.evaluation.profiles:
+        require_fit(equilibrium(config.data), profile)
     counts = Counter(formula_keys(structures)).most_common(3)
     kinds = ", ".join(f"{count} of {name}" for name, count in counts)
     return f"valid; starts from {len(structures)} structures ({kinds}), which the labeller takes"

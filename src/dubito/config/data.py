@@ -48,7 +48,7 @@ class DataConfig(Section):
         default_factory=RattledStart, description="The structures labelled in iteration 0."
     )
     validation_fraction: float = Field(
-        0.15, gt=0, lt=0.9, description="Share of each batch of labels kept for validation, for ever."
+        0.15, gt=0, lt=0.9, description="Share of all labels kept for validation; once there, for ever."
     )
     allow_model_labels: bool = Field(
         False, description="Also train on labels that a model made (provenance kind 'model')."

@@ -19,7 +19,7 @@ class InversionProfile(Section):
     n_points: int = Field(
         11,
         ge=3,
-        description="Points from the minimum to beyond the plane; made odd, mirror images are not labelled.",
+        description="Points from beyond one minimum to beyond the other, made odd; mirror images are not labelled.",
     )
     relax: bool = Field(
         True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from dubito.config.base import Section
 
@@ -18,7 +18,7 @@ class ModelConfig(Section):
     n_features: int = Field(32, ge=2, le=512, description="Channels of each irreducible representation.")
     parity: bool = Field(False, description="Carry features of both parities; false: only the natural parity (-1)^l.")
     n_radial_basis: int = Field(8, ge=2, le=64, description="Bessel functions of the distance.")
-    radial_hidden: list[int] = Field([32, 32], description="Widths of the hidden layers of the radial network.")
+    radial_hidden: list[PositiveInt] = Field([32, 32], description="Widths of the hidden layers of the radial network.")
     cutoff_exponent: int = Field(6, ge=2, le=20, description="Exponent p of the polynomial cutoff.")
     n_latent: int = Field(16, ge=1, le=256, description="Width of the invariant latent of each atom.")
     dtype: Literal["float32", "float64"] = Field("float32", description="Precision of the network.")

@@ -39,3 +39,17 @@ class Config(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"evaluation.profiles has two profiles of the same name: {names}; rename one")
         return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Config:
+        """Refuse what could only fail after labels and training are paid."""
+        if "ensemble" in self.uncertainty.methods and self.training.n_members < 2:
+            raise ValueError(
+                "training.n_members is 1, but the uncertainty method 'ensemble' needs 2 members at least; raise it"
+            )
+        if self.labelling.labeller.kind == "dataset" and self.campaign.max_iterations > 0:
+            raise ValueError(
+                "labelling.labeller.kind 'dataset' only knows the structures of its files, but molecular dynamics "
+                "makes new ones; set campaign.max_iterations to 0, or choose a labeller that computes"
+            )
+        return self

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from dubito.config.base import Section
 from dubito.core.errors import unknown_name
+from dubito.core.plugins import known_names
 
 KNOWN_SELECTORS = ("top_uncertainty", "random", "farthest_point")
 
@@ -48,6 +49,7 @@ class SelectionConfig(Section):
     @field_validator("selector")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in KNOWN_SELECTORS:
-            raise ValueError(unknown_name("selector", value, KNOWN_SELECTORS))
+        known = known_names(KNOWN_SELECTORS, "dubito.selectors")
+        if value not in known:
+            raise ValueError(unknown_name("selector", value, known))
         return value

@@ -32,7 +32,7 @@ class TrainingConfig(Section):
     schedule: Literal["plateau", "cosine"] = Field(
         "plateau",
         description="plateau: lower the rate when validation stalls; cosine: lower it to a hundredth over "
-        "max_epochs, the better choice for short trainings of known length.",
+        "all epochs, for trainings of known length.",
     )
     amsgrad: bool = Field(True, description="AMSGrad variant of Adam.")
     plateau_patience_epochs: int = Field(

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dubito.config.base import Section
 from dubito.core.errors import unknown_name
+from dubito.core.plugins import known_names
 
 # Names only, so that reading a configuration imports no torch; a test keeps them equal to the registry.
 KNOWN_METHODS = ("ensemble",)
@@ -20,9 +21,10 @@ class UncertaintyConfig(Section):
     @field_validator("methods")
     @classmethod
     def _known(cls, value: list[str]) -> list[str]:
+        known = known_names(KNOWN_METHODS, "dubito.uncertainty")
         for name in value:
-            if name not in KNOWN_METHODS:
-                raise ValueError(unknown_name("uncertainty method", name, KNOWN_METHODS))
+            if name not in known:
+                raise ValueError(unknown_name("uncertainty method", name, known))
         if len(set(value)) != len(value):
             raise ValueError(f"a method is listed twice: {value}")
         return value

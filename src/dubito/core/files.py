@@ -72,6 +72,16 @@ def _remove(partial: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes atomically.
+
+    HDF5, torch and safetensors hide a full disk in errors of their own, and HDF5 may crash on it, so
+    their files are made in memory and written from here.
+    """
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as partial:

@@ -29,9 +29,15 @@ def equilibrium(data: DataConfig) -> Structures:
     else:
         key, file = "data.initial.files", initial.files[0]
     try:
-        first = read_any(Path(file), charge=initial.charge, multiplicity=initial.multiplicity)[:1]
+        found = read_any(Path(file), charge=initial.charge, multiplicity=initial.multiplicity)
     except DataError as error:
         raise ConfigError(f"{key}: {error}") from error
+    if isinstance(initial, RattledStart) and len(found) > 1:
+        raise ConfigError(
+            f"{key}: '{file}' holds {len(found)} structures, but one is displaced. Keep that one in the file, or take "
+            "all of them with data.initial.kind 'files'."
+        )
+    first = found[:1]
     return Structures.build(
         [first.atomic_numbers],
         [first.positions],

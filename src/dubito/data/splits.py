@@ -1,7 +1,9 @@
 """Train or validation: decided once for every structure, and for ever.
 
 Structures that belong together (of one trajectory, or the same structure twice) are never parted
-between training and validation, since a model that saw a neighbour 10 fs away has seen the structure.
+between training and validation, since a model that saw a neighbour 10 fs away has seen the structure. Each
+walker is a trajectory of its own; it starts from a labelled structure of either side, so that its first
+candidates are near that one: validation errors are a little too small in the first femtoseconds.
 """
 
 from __future__ import annotations
@@ -89,8 +91,27 @@ def assign_splits(structures: Structures, *, fraction: float, seed: int, iterati
     trajectories, ids = structures.text("origin/trajectory"), structures.ids
     groups = group_labels([trajectories[i] for i in bound], [ids[i] for i in bound])
     names = [ids[i] for i in bound], [trajectories[i] for i in bound]
+    is_new = split == ""
     split[bound] = _assign(split[bound], groups, *names, fraction, seed, iteration)
+    _teach_elements(structures, split, is_new)
     return structures.with_columns(origin__split=list(split) if len(split) else np.zeros(0, "S8"))
+
+
+def _teach_elements(structures: Structures, split: Array, is_new: Array) -> None:
+    """Move new validation structures to training when they hold an element that no training structure has.
+
+    A network can't be validated on an element it never saw.
+    """
+    elements = [set(one.atomic_numbers.tolist()) for one in structures]
+    taught: set[int] = set().union(*(e for e, side in zip(elements, split, strict=True) if side == TRAIN))
+    trajectories = structures.text("origin/trajectory")
+    for i in np.flatnonzero(is_new & (split == VALID)):
+        if elements[i] <= taught:
+            continue
+        same = [trajectories[i] != "" and other == trajectories[i] for other in trajectories]
+        moved = (np.array(same, bool) | (np.arange(len(split)) == i)) & is_new & (split == VALID)
+        split[moved] = TRAIN
+        taught |= elements[i]
 
 
 def _assign(

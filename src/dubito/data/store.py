@@ -16,7 +16,7 @@ import numpy as np
 
 from dubito.core.errors import DataError
 from dubito.core.fields import ALL, GEOMETRY, PREDICTION_FIELDS, Field
-from dubito.core.files import atomic_path
+from dubito.core.files import write_bytes
 from dubito.core.hashing import hash_json
 from dubito.core.provenance import describe
 from dubito.data.structures import Array, Structures
@@ -40,7 +40,7 @@ def write_structures(
 
     ``attributes`` (JSON-serialisable) land in the file's root attributes.
     """
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+    with h5py.File(f"{path.name}.memory", "w", driver="core", backing_store=False) as file:
         file.attrs.update(
             schema=SCHEMA,
             schema_version=SCHEMA_VERSION,
@@ -61,6 +61,9 @@ def write_structures(
                     raise DataError(f"'{name}' is not a prediction field; known: {sorted(PREDICTION_FIELDS)}.")
                 field = PREDICTION_FIELDS[name]
                 _write_array(file, field, f"predictions/{method}/{name}", np.asarray(data), structures)
+        file.flush()
+        image = file.id.get_file_image()
+    write_bytes(path, image)
 
 
 def _write_array(file: h5py.File, field: Field, path: str, data: Array, structures: Structures) -> None:

@@ -114,6 +114,8 @@ class Structures:
                 f"ptr says {n_atoms} atoms, but atomic_numbers has shape {self.atomic_numbers.shape} "
                 f"and positions {self.positions.shape}."
             )
+        if np.any(np.diff(self.ptr) < 1):
+            raise DataError(f"Structure {int(np.argmax(np.diff(self.ptr) < 1))} has no atoms. Leave it out.")
         if not np.all(np.isfinite(self.positions)):
             bad = int(np.searchsorted(self.ptr, np.argwhere(~np.isfinite(self.positions))[0, 0], "right") - 1)
             raise DataError(f"Structure {bad} has positions that are not finite numbers.")

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from dubito.config.model import ModelConfig
 from dubito.core.errors import ModelError
-from dubito.core.files import atomic_path
+from dubito.core.files import write_bytes
 from dubito.data.statistics import Statistics
 from dubito.model.files import FORMAT, FORMAT_VERSION, encode, read_metadata
 from dubito.model.potential import Potential
@@ -39,8 +39,7 @@ def save_potential(
         "provenance": dict(provenance),
     }
     tensors = {name: p.detach().cpu().contiguous() for name, p in potential.named_parameters()}
-    with atomic_path(path) as partial:
-        save_file(tensors, partial, metadata=encode(metadata))
+    write_bytes(path, save(tensors, metadata=encode(metadata)))
 
 
 def load_potential(path: Path | str, device: str = "cpu") -> Potential:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from dubito.core.errors import ModelError
-from dubito.core.files import atomic_path
+from dubito.core.files import write_bytes
 
 FORMAT = "dubito/potential"
 FORMAT_VERSION = 1
@@ -69,6 +69,5 @@ def merge_files(paths: Sequence[Path], output: Path, *, provenance: Mapping[str,
     weights = [load_file(path) for path in paths]
     merged = {name: np.concatenate([w[name] for w in weights])[order] for name in weights[0]}
     made = {**metadata[0], "members": sorted(members), "provenance": dict(provenance)}
-    with atomic_path(output) as partial:
-        save_file(merged, partial, metadata=encode(made))
+    write_bytes(output, save(merged, metadata=encode(made)))
     return sorted(members)

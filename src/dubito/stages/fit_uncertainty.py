@@ -13,11 +13,11 @@ from dubito.uncertainty.registry import method_class
 
 
 def run(*, ensemble: Path, dataset: Path, method: str, output: Path, seed: int, threads: int) -> str:
-    """Fit ``method`` on the training structures, calibrate it on the validation structures, save it."""
+    """Fit ``method`` on the training structures, calibrate it on the others (validation and control), save it."""
     torch.set_num_threads(threads)
     structures = read_structures(dataset)
     split = np.array(structures.text("origin/split"))
-    valid = structures[split == "valid"]
+    valid = structures[split != "train"]
     fitted = method_class(method).fit(load_potential(ensemble), structures[split == "train"], valid, seed=seed)
     fitted.save(output)
     factor = getattr(fitted, "factor", None)

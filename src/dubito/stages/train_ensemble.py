@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def run(
     seed: int,
     iteration: int,
     threads: int,
+    stage: int = 0,
 ) -> str:
     """Train ``members`` and write their weights and history.
 
@@ -48,6 +50,7 @@ def run(
     previous : the last iteration's ensemble, to start from when ``training.warm_start``
     state : folder of the checkpoint; survives a killed job
     members : numbers of the members trained in this job
+    stage : version of this stage; a checkpoint of another version is not taken up
 
     Raises
     ------
@@ -58,19 +61,13 @@ def run(
     structures = read_structures(dataset)
     structures.require_labels(str(dataset))
     _refuse_model_labels(structures, dataset, allow_model_labels)
+    _refuse_ambiguous(structures, dataset)
     train, valid = _split(structures, dataset)
     potential = _start(previous if training.warm_start else None, train, model, members, seed)
+    recipe = training.model_dump(exclude={"checkpoint_every_epochs", "members_per_job", "n_members"})
+    start_weights = hash_file(previous) if previous and training.warm_start else None
     fingerprint = hash_json(
-        [
-            sorted(structures.ids),
-            structures.text("origin/split"),
-            model.model_dump(),
-            training.model_dump(),
-            members,
-            seed,
-            iteration,
-            hash_file(previous) if previous and training.warm_start else None,
-        ]
+        [_content(structures), model.model_dump(), recipe, members, seed, iteration, stage, start_weights]
     )
     trainer = Trainer(
         potential,
@@ -92,6 +89,28 @@ def run(
         f"{len(members)} members, {len(train)} + {len(valid)} structures, {trainer.epoch} epochs, "
         f"validation force RMSE {1e3 * float(np.mean(best)):.0f} meV/Å"
     )
+
+
+def _content(structures: Structures) -> str:
+    """Hash what is learnt from: structures, their order and split, and the labels themselves."""
+    digest = hashlib.sha256("".join([*structures.ids, *structures.text("origin/split")]).encode())
+    digest.update(structures.energy.astype("<f8").tobytes())
+    digest.update(structures.forces.astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+def _refuse_ambiguous(structures: Structures, dataset: Path) -> None:
+    """The network sees neither charge nor spin: one composition may not come with two of them."""
+    spins: dict[bytes, set[tuple[int, int]]] = {}
+    for i, (a, b) in enumerate(zip(structures.ptr[:-1], structures.ptr[1:], strict=True)):
+        key = np.sort(structures.atomic_numbers[a:b]).tobytes()
+        spins.setdefault(key, set()).add((int(structures.charge[i]), int(structures.multiplicity[i])))
+    mixed = [found for found in spins.values() if len(found) > 1]
+    if mixed:
+        raise DataError(
+            f"{dataset} holds one composition with several (charge, multiplicity): {sorted(mixed[0])}. The network "
+            "sees neither, so it can't tell their energies apart. Run one campaign for each."
+        )
 
 
 def _refuse_model_labels(structures: Structures, dataset: Path, allowed: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dubito.core.files import atomic_path
+from dubito.core.files import write_bytes
 from dubito.core.logs import get_logger
 
 log = get_logger(__name__)
@@ -18,8 +19,9 @@ NAME = "checkpoint.pt"
 
 def save_checkpoint(folder: Path, fingerprint: str, state: dict[str, Any]) -> None:
     """Write the state (tensors, numbers, strings, lists and dicts of them) atomically."""
-    with atomic_path(folder / NAME) as partial:
-        torch.save({"fingerprint": fingerprint, **state}, partial)
+    buffer = io.BytesIO()
+    torch.save({"fingerprint": fingerprint, **state}, buffer)
+    write_bytes(folder / NAME, buffer.getvalue())
 
 
 def load_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -99,7 +99,7 @@ class Trainer:
         Raises
         ------
         ModelError
-            When no member can be trained because its loss is never finite.
+            When a member can't be trained because its loss stops being finite again and again.
         """
         self._resume()
         while self.epoch < self.n_epochs and bool(self.schedule.active.any()):
@@ -114,10 +114,13 @@ class Trainer:
             if self.epoch % self.config.checkpoint_every_epochs == 0:
                 self._checkpoint()
             self.on_epoch(self)
-        if bool((self.rollbacks > MAX_ROLLBACKS).all()):
+        lost = (self.rollbacks > MAX_ROLLBACKS) | ~torch.isfinite(self.schedule.best)
+        if bool(lost.any()):
+            names = [self.members[i] for i in torch.nonzero(lost).flatten().tolist()]
             raise ModelError(
-                "The loss of every member stopped being finite. Lower training.learning_rate, and look for "
-                "absurd labels (very large forces) in the dataset."
+                f"Members {names} could not be trained: their loss stopped being finite again and again. Lower "
+                "training.learning_rate, and look for absurd labels (very large forces) in the dataset. An ensemble "
+                "with an untrained member would be wrong without showing it, so none is written."
             )
         self.parameters.rows.copy_(self.best)
         self._checkpoint()
@@ -136,9 +139,10 @@ class Trainer:
                 self._roll_back(broken)
             rate = self.schedule.learning_rate()
             self.adam.step(rate.to(self.parameters.rows.device))
-            # Early on the average must not remember the start.
-            decay = min(self.config.ema_decay, (1 + int(self.adam.steps.max())) / (10 + int(self.adam.steps.max())))
-            self.average.lerp_(self.parameters.rows, 1 - decay)
+            # Early on, and after a roll-back, the average must not remember the start.
+            steps = self.adam.steps
+            fresh = 1 - ((1 + steps) / (10 + steps)).clamp(max=self.config.ema_decay)
+            self.average.lerp_(self.parameters.rows, fresh.to(self.average.dtype)[:, None])
             share = len(batch) / self.train_set.n
             total_energy = total_energy + share * errors.energy.detach().double().cpu()
             total_forces = total_forces + share * errors.forces.detach().double().cpu()

@@ -27,7 +27,7 @@ class UncertaintyMethod(Predictor, Protocol):
 
     @classmethod
     def fit(cls, potential: Any, train: Structures, valid: Structures, *, seed: int) -> Self:
-        """Fit to a trained potential; ``valid`` is unseen by it and serves calibration."""
+        """Fit to a trained potential; ``valid`` was not trained on and serves calibration."""
         ...
 
     def save(self, path: Path) -> None:

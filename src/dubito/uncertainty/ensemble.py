@@ -1,9 +1,13 @@
 """Deep ensemble: the spread of members that differ in their initial weights.
 
 Lakshminarayanan et al. 2017, https://arxiv.org/abs/1612.01474. The standard deviation is the sample
-one (ddof = 1) times one factor fitted on validation structures, which the members have not seen:
+one (ddof = 1) times one factor, fitted on structures whose labels no gradient has seen:
 ``factor^2 = mean(error^2) / mean(variance)`` over force components, the maximum-likelihood scale if
-all deviations were equal, and robust against single tiny ones.
+all deviations were equal, and robust against single tiny ones. Validation structures among them did
+choose when to stop, so the factor is a little small; those of the control slice did not.
+
+The factor comes from forces, of which there are 3N in a structure, and serves energies too, of which there
+is one: with a handful of calibration structures an energy factor of its own would be noise.
 """
 
 from __future__ import annotations
@@ -16,10 +20,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from dubito.core.errors import ModelError
-from dubito.core.files import atomic_path
+from dubito.core.files import write_bytes
 from dubito.core.logs import get_logger
 from dubito.data.prediction import Prediction
 from dubito.data.structures import Structures
@@ -46,12 +50,12 @@ class EnsembleUncertainty:
 
     @classmethod
     def fit(cls, potential: Potential, train: Structures, valid: Structures, *, seed: int) -> Self:
-        """Fit the factor on ``valid``; ``train`` and ``seed`` are not needed by this method."""
+        """Fit the factor on ``valid`` (unseen structures); ``train`` and ``seed`` are not needed by this method."""
         raw = potential.predict(valid)
         n_atoms = int(valid.ptr[-1])
         variance = float(np.mean(raw.uncertainty["forces"] ** 2)) if n_atoms else 0.0
         if n_atoms < MIN_ATOMS or variance <= 0.0:
-            log.warning("%d validation atoms are too few to calibrate the ensemble; the factor stays 1", n_atoms)
+            log.warning("%d unseen atoms are too few to calibrate the ensemble; the factor stays 1", n_atoms)
             return cls(potential, 1.0, n_atoms)
         factor = float(np.sqrt(np.mean((raw.forces - valid.forces) ** 2) / variance))
         clipped = float(np.clip(factor, *FACTOR_RANGE))
@@ -60,16 +64,24 @@ class EnsembleUncertainty:
         return cls(potential, clipped, n_atoms)
 
     def predict(self, structures: Structures) -> Prediction:
-        """Predict with the members' mean; all uncertainties are the spread times the factor."""
+        """Predict with the members' mean; all uncertainties are the spread times the factor.
+
+        ``energy_ensemble`` is spread about its mean by the same factor, so that the deviation of anything made from
+        it (an energy difference, a barrier) is on the same scale.
+        """
         raw = self.potential.predict(structures)
-        return replace(raw, uncertainty={key: self.factor * value for key, value in raw.uncertainty.items()})
+        spread = None
+        if raw.energy_ensemble is not None:
+            mean = raw.energy_ensemble.mean(axis=1, keepdims=True)
+            spread = mean + self.factor * (raw.energy_ensemble - mean)
+        scaled = {key: self.factor * value for key, value in raw.uncertainty.items()}
+        return replace(raw, uncertainty=scaled, energy_ensemble=spread)
 
     def save(self, path: Path) -> None:
         """Write the factor as safetensors."""
         metadata = {"format": FORMAT, "n_calibration_atoms": self.n_calibration}
-        with atomic_path(path) as partial:
-            tensors = {"factor": torch.tensor([self.factor], dtype=torch.float64)}
-            save_file(tensors, partial, metadata={"dubito": json.dumps(metadata)})
+        tensors = {"factor": torch.tensor([self.factor], dtype=torch.float64)}
+        write_bytes(path, save(tensors, metadata={"dubito": json.dumps(metadata)}))
 
     @classmethod
     def load(cls, path: Path, potential: Any) -> Self:
