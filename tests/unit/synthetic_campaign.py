@@ -255,7 +255,8 @@ class Builder:
 
 def build(folder: Path, *, iterations: int = 4, config: Mapping[str, Any] | None = None, **options: Any) -> Builder:
     """Write a campaign of ``iterations`` iterations (the initial one included), measured and decided."""
-    builder = Builder(folder, parse_config(dict(config or {})), **options)
+    raw = {"evaluation": {"test_files": ["test.xyz"]} if options.get("n_test") else {}, **(config or {})}
+    builder = Builder(folder, parse_config(raw), **options)
     for k in range(iterations):
         builder.iteration(k)
         builder.evaluate(k)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dubito.core.locks import process_start
 from dubito.core.progress import record
 
 ROOT = Path(__file__).parents[2]
@@ -131,17 +132,22 @@ def test_status_tells_what_runs_what_failed_and_what_was_killed(tmp_path: Path) 
         ("started", "explore_structures", "0", dead.pid),
         ("failed", "label_structures", "001", dead.pid),
         ("finished", "decide", "", dead.pid),
+        ("started", "merge_ensemble", "", 1),
     ):
+        # Process 1 lives, but it is not the job that once had this number.
+        start = "another age" if pid == 1 else process_start(pid)
         error = "StorageError: the disk is full" if event == "failed" else ""
         record(
             folder / "progress.jsonl",
-            event=event, stage=stage, iteration=1, part=part, pid=pid, host=host, error=error, log=f"logs/{stage}.log",
+            event=event, stage=stage, iteration=1, part=part, pid=pid, host=host, process_start=start, error=error,
+            log=f"logs/{stage}.log",
         )  # fmt: skip
     result = dubito("status", "--config", TEACHER, cwd=tmp_path)
     assert "41 meV/Å valid" in result.stdout
     assert "inversion -31 meV" in result.stdout
     assert "now: train_ensemble 0, iteration 1" in result.stdout
     assert "killed: explore_structures 0, iteration 1" in result.stdout
+    assert "killed: merge_ensemble, iteration 1" in result.stdout
     assert "failed: label_structures 001, iteration 1" in result.stdout
     assert "disk is full Log: logs/label_structures.log" in result.stdout
     assert "decide" not in result.stdout

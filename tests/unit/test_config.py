@@ -45,6 +45,7 @@ BROKEN: list[tuple[str, str, list[str]]] = [
     ("negative", "selection: {n_select: -3}", ["selection.n_select: found -3", "greater than or equal to 1"]),
     ("not a number", "model: {r_max_angstrom: .nan}", ["model.r_max_angstrom: found nan", "finite number"]),
     ("empty hidden layer", "model: {radial_hidden: [8, 0]}", ["model.radial_hidden.1: found 0", "greater than 0"]),
+    ("a name that is taken", "campaign: {name: label_cache}", ["campaign.name: results/label_cache is where"]),
     ("ensemble of one", "training: {n_members: 1}", ["training.n_members is 1", "needs 2 members"]),
     (
         "look-up of structures that don't exist yet",

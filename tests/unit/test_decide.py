@@ -20,15 +20,20 @@ def accepted(n, missed=0):
     return {"value": missed / n, "low": low, "high": high, "n_accepted": n, "n_control": n}
 
 
-def judge(*, iteration=1, total=40, new=16, failed=0, miss=None, manifest=None, **campaign):
+def judge(*, iteration=1, total=40, new=16, failed=0, miss=None, manifest=None, earlier=(), **campaign):
+    """Decide after one iteration; ``earlier``: what those before it selected and how much of that failed."""
     config = parse_config({"campaign": {"max_iterations": 4, **campaign}})
     metrics = {
         "iteration": iteration,
         "labels": {"total": total, "new": new, "failed": failed},
         "miss_rate": miss or MISS,
     }
-    plan = {"n_selected": 16, "n_candidates": 200, "rejected": {}} | (manifest or {})
-    return decide.decide(metrics, plan, config.campaign, config.selection, config.labelling)
+    plan = {"iteration": iteration, "n_selected": 16, "n_shards": 1, "n_candidates": 200, "rejected": {}} | (
+        manifest or {}
+    )
+    history = [{"labels": {"failed": lost}} for _, lost in earlier] + [metrics]
+    plans = [{"n_selected": count} for count, _ in earlier] + [plan]
+    return decide.decide(history, plans, config.campaign, config.selection, config.labelling)
 
 
 def test_goes_on_while_nothing_stops_it():
@@ -51,14 +56,24 @@ def test_pauses_when_not_one_label_was_made():
     assert judge(total=40, new=0, failed=10)[0] == "paused"
 
 
-def test_stops_when_the_budget_is_spent():
-    state, reason = judge(total=41, max_labels=41)
-    assert (state, "41" in reason) == ("budget_spent", True)
-    assert judge(total=40, max_labels=41)[0] == "running"
+def test_the_budget_is_spent_by_what_was_selected_failures_included():
+    """As the selection counts; otherwise one failure costs an iteration that may select nothing."""
+    spent = {"earlier": [(8, 1)], "new": 2, "total": 9, "manifest": {"n_selected": 2}}
+    state, reason = judge(max_labels=10, **spent)
+    assert state == "budget_spent"
+    assert "10 of 10 labels of the budget are spent (1 failed)" in reason
+    assert judge(max_labels=11, **spent)[0] == "running"
+
+
+def test_a_paused_campaign_says_what_to_type():
+    _, reason = judge(new=7, failed=9, iteration=2, name="toy", manifest={"n_shards": 3})
+    assert "`snakemake --cores N --forcerun results/toy/iter_002/labels/shard_{000..002}.h5`" in reason
+    _, reason = judge(total=0, new=0, failed=10, iteration=0, name="toy")
+    assert "--forcerun results/toy/iter_000/labels/shard_000.h5`" in reason
 
 
 def test_a_pause_comes_before_the_budget():
-    assert judge(total=41, max_labels=41, new=1, failed=9)[0] == "paused"
+    assert judge(max_labels=16, new=1, failed=9)[0] == "paused"
 
 
 @pytest.mark.parametrize(("n", "state"), [(2, "running"), (71, "running"), (72, "certified"), (500, "certified")])
@@ -104,7 +119,9 @@ def write(folder, k, *, manifest_iteration=None):
     metrics, manifest = folder / f"metrics_{k}.json", folder / f"manifest_{k}.json"
     metrics.write_text(json.dumps({"iteration": k, "labels": {"total": 10, "new": 5, "failed": 0}, "miss_rate": MISS}))
     number = k if manifest_iteration is None else manifest_iteration
-    manifest.write_text(json.dumps({"iteration": number, "n_selected": 5, "n_candidates": 9, "rejected": {}}))
+    manifest.write_text(
+        json.dumps({"iteration": number, "n_selected": 5, "n_shards": 1, "n_candidates": 9, "rejected": {}})
+    )
     return metrics, manifest
 
 

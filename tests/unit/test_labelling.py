@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -17,20 +18,24 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from dubito.config.data import DataConfig
+from dubito.config.evaluation import InversionProfile
 from dubito.config.labelling import DatasetConfig, LabellingConfig, PyscfConfig, TeacherConfig
 from dubito.core.errors import ConfigError, EnvironmentFault, LabelError, StorageError
 from dubito.core.files import read_json
-from dubito.data.store import read_structures, write_structures
+from dubito.core.hashing import hash_json
+from dubito.data.store import read_attributes, read_structures, write_structures
 from dubito.data.structures import Structures
 from dubito.labelling.base import Label, Labeller, LabellingFailure, verified
 from dubito.labelling.cache import Failure, LabelCache
 from dubito.labelling.dataset_labeller import DatasetLabeller
 from dubito.labelling.pyscf_labeller import PyscfLabeller
 from dubito.labelling.registry import LABELLERS, load_labeller, make_labeller
+from dubito.labelling.relax import LabelSource
 from dubito.labelling.service import label_structures
 from dubito.labelling.teacher import TeacherLabeller
 from dubito.stages import label_structures as stage
-from dubito.stages import prepare_test
+from dubito.stages import prepare_reference, prepare_test
 from dubito.testing.structures import rattled, toy_labels
 
 TEACHER = {"kind": "teacher"}
@@ -179,6 +184,80 @@ def test_failures_are_remembered_and_retried_only_when_asked(tmp_path: Path) -> 
     _, report = label_structures(SIX, second, cache_of(second, tmp_path), retry_failed=True)
     assert second.calls == [SIX.ids[1]]
     assert report["done"] == 6
+
+
+def test_a_crash_is_reported_but_not_remembered(tmp_path: Path) -> None:
+    """Its cause (a full temporary folder, a network drive) may pass; other failures would come out the same."""
+    first = Counting({SIX.ids[1]: OSError(errno.EIO, "I/O error")})
+    cache = cache_of(first, tmp_path)
+    _, report = label_structures(SIX, first, cache)
+    assert [f["reason"] for f in report["failed"]] == ["crashed"]
+    assert cache.get(SIX.ids[1]) is None
+    second = Counting()
+    _, report = label_structures(SIX, second, cache)
+    assert second.calls == [SIX.ids[1]]
+    assert report["done"] == 6
+
+
+def test_crashes_that_an_older_version_kept_are_tried_again(tmp_path: Path) -> None:
+    labeller = Counting()
+    cache = cache_of(labeller, tmp_path)
+    cache.put(SIX.ids[0], Failure("crashed", "boom", effort=hash_json(labeller.effort())))
+    _, report = label_structures(SIX[:1], labeller, cache)
+    assert report["done"] == 1
+
+
+def test_a_crash_while_a_profile_is_relaxed_is_not_remembered(tmp_path: Path) -> None:
+    crashing, sound = Counting({SIX.ids[0]: OSError(errno.EIO, "I/O error")}), Counting()
+    with pytest.raises(LabellingFailure):
+        LabelSource(crashing, cache_of(crashing, tmp_path), "here")(SIX[0])
+    source = LabelSource(sound, cache_of(sound, tmp_path), "here")
+    assert source(SIX[0]).energy == sound.potential.evaluate(SIX[0])[0]
+    assert (source.computed, source.reused) == (1, 0)
+
+
+def test_a_stricter_limit_of_the_net_force_holds_for_labels_in_the_cache(tmp_path: Path) -> None:
+    strict, lax = (PyscfLabeller(PyscfConfig(max_net_force_ev_per_angstrom=x)) for x in (0.05, 0.2))
+    assert strict.settings_hash == lax.settings_hash
+    plain = Label(energy=-1.0, forces=np.zeros((4, 3)), method="m", code_version="c", cpu_time_s=3.0)
+    cache = cache_of(lax, tmp_path)
+    for one, net in zip(SIX[:3], (0.01, 0.1, None), strict=True):
+        cache.put(one.ids[0], replace(plain, net_force=net))
+    _, report = label_structures(SIX[:3], strict, cache)
+    assert [(f["id"], f["reason"]) for f in report["failed"]] == [(SIX.ids[1], "net_force")]
+    assert report["cpu_s"] == 9.0
+    _, report = label_structures(SIX[:3], lax, cache)
+    assert report["done"] == 3, "the label itself is kept"
+
+
+def test_a_dft_label_keeps_the_net_force_that_was_taken_from_it() -> None:
+    settings = {"basis": "sto-3g", "grid_level": 3}
+    label = PyscfLabeller(PyscfConfig(**settings)).label(SIX[0])  # type: ignore[arg-type]
+    assert label.net_force is not None
+    assert label.net_force > 1e-7 > np.linalg.norm(label.forces.sum(axis=0))
+    for factor, accepted in ((2.0, True), (0.5, False)):
+        limit = factor * label.net_force
+        judge = PyscfLabeller(PyscfConfig(**settings, max_net_force_ev_per_angstrom=limit))  # type: ignore[arg-type]
+        assert (judge.accepts(label) is None) is accepted
+
+
+def test_a_profile_says_what_its_labels_cost_wherever_they_were_made(tmp_path: Path) -> None:
+    def run(name: str) -> float:
+        prepare_reference.run(
+            output=tmp_path / name,
+            profile=InversionProfile(n_points=5),
+            data=DataConfig.model_validate({"initial": {"kind": "rattle", "molecule": "NH3"}}),
+            labelling=LabellingConfig.model_validate({"labeller": TEACHER}),
+            cache=tmp_path / "cache",
+            threads=1,
+        )
+        return float(read_attributes(tmp_path / name)["cpu_s"])
+
+    first = run("a.h5")
+    kept = [read_json(p)["content"] for p in (tmp_path / "cache").glob("*/*.json") if p.name != "settings.json"]
+    assert len(kept) > (len(read_structures(tmp_path / "a.h5")) + 1) // 2, "the relaxation is labelled too"
+    assert first == pytest.approx(sum(label["cpu_time_s"] for label in kept))
+    assert run("b.h5") == pytest.approx(first)
 
 
 def test_cost_counts_labels_of_earlier_runs(tmp_path: Path) -> None:

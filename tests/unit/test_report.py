@@ -16,8 +16,9 @@ from dubito.core import progress
 from dubito.core.errors import DataError
 from dubito.data.store import read_attributes, read_predictions, read_structures, write_structures
 from dubito.data.structures import Structures
-from dubito.reporting import bins, bundle, cost, geometry, page, words
+from dubito.reporting import bins, bundle, cost, geometry, learning, page, words
 from dubito.reporting.collect import collect
+from dubito.reporting.summary import summarise
 from dubito.stages import write_report
 
 TITLE = "Ammonia <script>alert('x')</script> & \"friends\""
@@ -224,6 +225,57 @@ def test_a_half_finished_iteration_is_left_out(campaign, tmp_path):
     found = collect(folder, campaign.config)
     assert found.last.index == 2
     assert "no decision is written yet" in Reader(page.render(found)).text
+
+
+def test_files_left_over_from_earlier_settings_are_not_reported(tmp_path):
+    """A smaller batch, fewer exploring jobs, another profile: Snakemake leaves what nobody asks for any more."""
+    campaign = synthetic.build(tmp_path, iterations=2)
+    before = collect(tmp_path, campaign.config)
+    where, stranger = campaign.where(1), campaign.ammonia(4, 0.3)
+    write_structures(where / "labels" / "shard_007.h5", stranger)
+    failed = [{"id": stranger.ids[0], "reason": "scf_not_converged", "message": ""}]
+    report = {"shard": 7, "done": 3, "failed": failed, "reused": 0, "cpu_s": 1e6, "wall_s": 1e6}
+    (where / "labels" / "shard_007.json").write_text(json.dumps(report))
+    write_structures(where / "pool" / "job_5.h5", stranger, attributes={"stops": {"old": 9}, "walkers": 99})
+    shutil.copy(where / "predictions" / "profile_inversion.h5", where / "predictions" / "profile_old.h5")
+    shutil.copy(where / "predictions" / "dataset.h5", where / "predictions" / "test.h5")
+    after = collect(tmp_path, campaign.config)
+    assert summarise(after) == summarise(before)
+    assert after.failures == before.failures
+    assert (after.last.stops, after.last.walkers) == (before.last.stops, before.last.walkers)
+    assert [profile.name for profile in after.last.profiles] == ["inversion"]
+    assert set(after.sets) == {"train", "valid"}
+
+
+def test_labels_of_the_profile_are_part_of_the_cost(tmp_path):
+    campaign = synthetic.build(tmp_path, iterations=1)
+    before = summarise(collect(tmp_path, campaign.config))["cost"]["dft_cpu_hours"]
+    write_structures(
+        tmp_path / "reference" / "profile_inversion.h5", campaign.ammonia(2, 0.1), attributes={"cpu_s": 7200.0}
+    )
+    after = summarise(collect(tmp_path, campaign.config))["cost"]["dft_cpu_hours"]
+    assert after == pytest.approx(before + 2)
+
+
+def test_labels_known_leave_out_the_control_slice(tmp_path):
+    campaign = synthetic.build(tmp_path, iterations=3)
+    rows = learning._learning_rows(collect(tmp_path, campaign.config))
+    known = {(row["name"], row["iteration"]): row["labels"] for row in rows}
+    # 12 initial; then 13 labels each iteration, of which 2 are control and learnt one iteration later.
+    assert [known["train", k] for k in range(3)] == [12, 23, 36]
+    assert [known["new", k] for k in (1, 2)] == [12, 23]
+
+
+def test_energies_of_ions_are_measured_from_their_own_minimum():
+    pair = Structures.build(
+        [[1, 1]] * 3,
+        [np.array([[0, 0, 0], [0, 0, 0.8]])] * 3,
+        charge=[0, 0, 1],
+        labels__energy=[-31.0, -32.0, -16.0],
+        labels__forces=np.zeros((6, 3)),
+        labels__mask=[True] * 3,
+    )
+    assert geometry.composition_minimum(pair) == {"H2": -32.0, "H2 charge +1": -16.0}
 
 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 from dubito.config import Config
 from dubito.config.labelling import LabellingConfig, TeacherConfig
 from dubito.core.errors import DataError, EnvironmentFault
+from dubito.core.locks import exclusive, is_alive, process_start
 from dubito.core.progress import read
 from dubito.workflow import driver
 from dubito.workflow.arguments import convert_arguments, stage_arguments
@@ -77,7 +79,13 @@ def test_arguments_become_what_the_stage_asks_for() -> None:
         job(
             input=Named("unnamed.h5", previous=[], shards="one.h5", files=["a.xyz"], only_for_order="b.json"),
             output=Named(output="out.h5"),
-            params=Named(stage=3, labelling={"labeller": {"kind": "teacher"}}, members=[0, 1], remaining=None),
+            params=Named(
+                stage=3,
+                rerun_for={"max_epochs": 9},
+                labelling={"labeller": {"kind": "teacher"}},
+                members=[0, 1],
+                remaining=None,
+            ),
             wildcards=Named(campaign="toy", iteration="007", shard="012"),
         ),
     )
@@ -146,7 +154,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_driver(**changes: Any) -> None:
     path = Path("results/toy/state/driver.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = {"pid": os.getpid(), "host": socket.gethostname(), "process_start": driver.process_start(os.getpid())}
+    own = {"pid": os.getpid(), "host": socket.gethostname(), "process_start": process_start(os.getpid())}
     path.write_text(json.dumps({**own, "time": 0.0, **changes}))
 
 
@@ -158,13 +166,13 @@ def test_locks_of_a_killed_driver_are_removed_and_those_of_others_stay(folder: P
     assert sorted(p.name for p in driver.LOCKS.iterdir()) == ["1.output.lock"]
     claimed = json.loads(Path("results/toy/state/driver.json").read_text())
     assert claimed["pid"] == os.getpid()
-    assert driver.is_alive(claimed)
+    assert is_alive(claimed)
 
 
 def test_a_living_driver_is_named_and_keeps_its_locks(folder: Path) -> None:
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        write_driver(pid=other.pid, process_start=driver.process_start(other.pid))
+        write_driver(pid=other.pid, process_start=process_start(other.pid))
         with pytest.raises(EnvironmentFault, match=f"process {other.pid} .*dubito status"):
             driver.claim_campaign("toy")
         assert len(list(driver.LOCKS.iterdir())) == 3
@@ -295,6 +303,41 @@ def test_a_stage_reports_what_it_did(stages: dict[str, Any], capsys: pytest.Capt
     assert finished["max_rss_mb"] > 5
     assert Path("results/toy/state/locks/toy_stage_001_002.lock").exists()
     assert "wrote out.h5" in Path("results/toy/logs/x.log").read_text()
+
+
+def test_gpu_seconds_and_the_identity_of_the_process_are_recorded(stages: dict[str, Any]) -> None:
+    with_gpus = toy_job()
+    with_gpus.resources = Named(gpu=2)
+    run_stage("toy_stage", with_gpus)
+    run_stage("toy_stage", toy_job())
+    started, finished, _, without = read(Path("results/toy/progress.jsonl"))
+    assert is_alive(started)
+    assert finished["gpu_s"] == pytest.approx(2 * finished["wall_s"])
+    assert without["gpu_s"] == 0
+
+
+@pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_worked_on_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("dubito.core.locks.fcntl.flock", refuse)
+    done = False
+    with exclusive(tmp_path / "a.lock", wait_s=1):
+        done = True
+    assert done
+    assert caplog.text.count("has no locks") == 1
+
+
+def test_other_faults_of_a_lock_are_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr("dubito.core.locks.fcntl.flock", refuse)
+    with pytest.raises(OSError, match="I/O error"), exclusive(tmp_path / "a.lock", wait_s=1):
+        pass
 
 
 def test_the_users_fault_is_one_paragraph(stages: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

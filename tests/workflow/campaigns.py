@@ -96,7 +96,7 @@ class Campaign:
 
     def labels(self) -> dict[str, tuple[int, bytes]]:
         """Return time stamp and content of every label in the cache."""
-        files = self.results.glob("state/label_cache/*/*.json")
+        files = self.folder.glob("results/label_cache/*/*.json")
         return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in files if p.name != "settings.json"}
 
     def jobs_of_dry_run(self) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -110,6 +112,9 @@ def test_a_second_run_does_nothing(finished: Campaign) -> None:
         ("labelling", {"structures_per_shard": 2}, {"decide", "write_report", "publish_report", "all"}),
         ("campaign", {"max_labels": 500}, {"decide", "write_report", "publish_report", "all"}),
         ("report", {"title": "A title"}, {"write_report", "publish_report", "all"}),
+        ("selection", {"risk": 0.2}, {"evaluate", "decide", "write_report", "publish_report", "all"}),
+        ("training", {"checkpoint_every_epochs": 7}, {"write_report", "publish_report", "all"}),
+        ("training", {"members_per_job": 3}, {"write_report", "publish_report", "all"}),
     ],
 )
 def test_what_a_change_reruns(edited: Campaign, section: str, values: dict[str, Any], expected: set[str]) -> None:
@@ -117,6 +122,30 @@ def test_what_a_change_reruns(edited: Campaign, section: str, values: dict[str, 
     jobs = edited.jobs_of_dry_run()
     assert jobs <= expected
     assert not jobs & {"label_structures", "train_ensemble", "explore_structures", "select_batch"}
+
+
+def test_another_selection_or_training_is_still_made(edited: Campaign) -> None:
+    edited.write(selection={"min_score": 0.001})
+    assert "select_batch" in edited.jobs_of_dry_run()
+    edited.write(selection={"min_score": 0.0}, training={"max_epochs": 26})
+    assert "train_ensemble" in edited.jobs_of_dry_run()
+
+
+def test_a_batch_is_labelled_again_by_the_line_a_pause_gives(finished: Campaign) -> None:
+    shards = [f"results/rehearsal/iter_001/labels/shard_{shard:03d}.h5" for shard in (0, 1)]
+    text = finished.run("-n", "--forcerun", *shards)
+    assert "iteration 001: label shard 000" in text
+    assert "iteration 001: decide whether to go on" in text
+    assert "iteration 000" not in text
+
+
+def test_another_campaign_of_the_folder_finds_the_labels(finished: Campaign, campaign: Callable) -> None:
+    other = campaign(campaign={"name": "other"})
+    shutil.copytree(finished.folder / "results" / "label_cache", other.folder / "results" / "label_cache")
+    shard = "iter_000/labels/shard_000.json"
+    other.run("--cores", "2", f"results/other/{shard}")
+    report = read_json(other.results / shard)
+    assert report["reused"] == report["done"] > 0
 
 
 def test_another_network_is_trained_again_with_the_old_labels(edited: Campaign) -> None:
@@ -146,6 +175,23 @@ def test_the_report_can_be_written_again(finished: Campaign) -> None:
     assert "Next: open results/rehearsal/report/index.html" in shown
     assert report.stat().st_mtime_ns > before.st_mtime_ns
     assert finished.jobs_of_dry_run() == set()
+
+
+def test_labelled_files_that_change_are_looked_up_again(finished: Campaign, campaign: Callable) -> None:
+    one = campaign(folder="looked_up", campaign={"max_iterations": 0})
+    shutil.copy(finished.results / "iter_000" / "dataset.h5", one.folder / "labels.h5")
+    one.raw["data"]["initial"] = {"kind": "files", "files": ["start.h5"]}
+    one.raw["labelling"]["labeller"] = {"kind": "dataset", "files": ["labels.h5"]}
+    one.raw["evaluation"]["profiles"] = []
+    one.write()
+    shutil.copy(one.folder / "labels.h5", one.folder / "start.h5")
+    shard = "results/rehearsal/iter_000/labels/shard_000.h5"
+    one.run("--cores", "2", shard)
+    assert "Nothing to be done" in one.run("-n", shard)
+    shutil.copy(finished.results / "iter_001" / "dataset.h5", one.folder / "labels.h5")
+    later = (one.results / "iter_000" / "labels" / "shard_000.h5").stat().st_mtime + 10
+    os.utime(one.folder / "labels.h5", (later, later))
+    assert "label shard 000" in one.run("-n", shard)
 
 
 def test_the_same_seed_selects_the_same_elsewhere(finished: Campaign, campaign: Callable) -> None:

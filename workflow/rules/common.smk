@@ -83,6 +83,11 @@ def section(name, *keys):
     return {key: values[key] for key in keys} if keys else values
 
 
+def section_without(name, *keys):
+    """Return a section of the configuration without the keys whose change reruns nothing."""
+    return {key: value for key, value in config[name].items() if key not in keys}
+
+
 def untracked(value):
     """Return a param whose change reruns nothing: Snakemake takes params made from the input for derived."""
 
@@ -182,6 +187,12 @@ def initial_files(wildcards):
         if initial.kind == "files"
         else [initial.file] if initial.file else []
     )
+
+
+def labelled_files(wildcards):
+    """Return the files that the labeller looks labels up in; their content is part of its settings."""
+    labeller = CONFIG.labelling.labeller
+    return labeller.files if labeller.kind == "dataset" else []
 
 
 def candidates(wildcards):

@@ -26,6 +26,7 @@ rule prepare_structures:
 rule prepare_reference:
     input:
         initial_files,
+        labelled=labelled_files,
     output:
         output="results/{campaign}/reference/profile_{profile}.h5",
     log:
@@ -42,7 +43,7 @@ rule prepare_reference:
         profile=profile_settings,
         data=section("data", "initial"),
         labelling=section("labelling", "labeller"),
-        cache="results/{campaign}/state/label_cache",
+        cache="results/label_cache",
     message:
         "{wildcards.campaign}: label the profile {wildcards.profile}"
     script:

@@ -4,6 +4,7 @@ rule label_structures:
     input:
         selected="results/{campaign}/iter_{iteration}/selected.h5",
         manifest="results/{campaign}/iter_{iteration}/selection.json",
+        labelled=labelled_files,
     output:
         output="results/{campaign}/iter_{iteration}/labels/shard_{shard}.h5",
         report="results/{campaign}/iter_{iteration}/labels/shard_{shard}.json",
@@ -19,7 +20,7 @@ rule label_structures:
         stage=stage_version("label_structures"),
         structures_per_shard=shard_size,
         labelling=section("labelling", "labeller"),
-        cache="results/{campaign}/state/label_cache",
+        cache="results/label_cache",
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: label shard {wildcards.shard}"
     script:

@@ -22,7 +22,8 @@ checkpoint select_batch:
         runtime=growing(30),
     params:
         stage=stage_version("select_batch"),
-        selection=section("selection"),
+        # The risk decides when to stop, not what to select.
+        selection=section_without("selection", "risk"),
         sanity=CONFIG.sampling.sanity.model_dump(mode="json"),
         method=METHOD,
         structures_per_shard=untracked(CONFIG.labelling.structures_per_shard),

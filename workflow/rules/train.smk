@@ -17,7 +17,11 @@ rule train_ensemble:
     params:
         stage=stage_version("train_ensemble"),
         model=section("model"),
-        training=section("training"),
+        training=untracked(section("training")),
+        # How often checkpoints are written and who trains beside whom leave the weights as they are.
+        rerun_for=section_without(
+            "training", "checkpoint_every_epochs", "members_per_job"
+        ),
         allow_model_labels=CONFIG.data.allow_model_labels,
         members=members_of_group,
         seed=SEED,

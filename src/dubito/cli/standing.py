@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from dubito.core.errors import DataError
 from dubito.core.files import read_json
+from dubito.core.locks import is_alive, process_start
 from dubito.core.progress import read
 
 
@@ -60,13 +60,7 @@ def _may_run(event: Mapping[str, Any]) -> bool:
     """Say whether a started job may still run (only this machine's processes can be asked)."""
     if event.get("host") != socket.gethostname():
         return True
-    try:
-        os.kill(int(event["pid"]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return is_alive(event) if "process_start" in event else process_start(int(event["pid"])) is not None
 
 
 def _table(folder: Path) -> list[str]:

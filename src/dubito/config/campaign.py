@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dubito.config.base import Section
 
@@ -24,5 +24,14 @@ class CampaignConfig(Section):
         "the initial structures, does not count.",
     )
     max_labels: int | None = Field(
-        None, ge=1, description="Stop when this many structures are labelled; null: no limit."
+        None,
+        ge=1,
+        description="Stop when labels of this many structures were computed, failed ones included; null: no limit.",
     )
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, value: str) -> str:
+        if value == "label_cache":
+            raise ValueError("results/label_cache is where labels are kept; choose another name")
+        return value

@@ -44,6 +44,7 @@ class Label:
     method : e.g. ``pyscf PBE/def2-svp``
     code_version : e.g. ``pyscf 2.14.0``
     kind : ``reference`` (computed) or ``model`` (predicted by a potential)
+    net_force : length of the sum of the forces before it was taken from them, eV/Å; None where it was not
     """
 
     energy: float
@@ -55,6 +56,7 @@ class Label:
     wall_time_s: float = 0.0
     cpu_time_s: float = 0.0
     kind: str = REFERENCE
+    net_force: float | None = None
 
 
 class LabellingFailure(DubitoError):
@@ -92,6 +94,10 @@ class Labeller(Protocol):
         when it changes, labels are kept."""
         return {}
 
+    def accepts(self, label: Label) -> LabellingFailure | None:
+        """Return why a remembered label is no longer good enough under the present settings, None when it is."""
+        return None
+
     def check(self, structures: Structures) -> None:
         """Raise LabelError for a structure that can't be labelled, before anything is spent."""
         ...
@@ -117,12 +123,25 @@ def verified(label: Label, max_net_force: float | None = None) -> Label:
     """
     if not (np.isfinite(label.energy) and np.all(np.isfinite(label.forces))):
         raise LabellingFailure(NOT_FINITE, "The energy or a force is not a finite number.", label.attempts)
-    net = float(np.linalg.norm(label.forces.sum(axis=0)))
-    if max_net_force is not None and net > max_net_force:
-        raise LabellingFailure(
-            NET_FORCE,
-            f"The forces sum to {net:.3g} eV/Å instead of 0 (limit {max_net_force:g} eV/Å). "
-            "Raise labelling.labeller.grid_level, or the limit max_net_force_ev_per_angstrom.",
-            label.attempts,
-        )
+    if max_net_force is not None:
+        failure = excess_net_force(net_force_of(label), max_net_force, label.attempts)
+        if failure is not None:
+            raise failure
     return label
+
+
+def net_force_of(label: Label) -> float:
+    """Return the length of the sum of a label's forces, eV/Å."""
+    return float(np.linalg.norm(label.forces.sum(axis=0)))
+
+
+def excess_net_force(net: float, limit: float, attempts: int) -> LabellingFailure | None:
+    """Return the failure of a label whose net force (eV/Å) exceeds the limit, None when it does not."""
+    if net <= limit:
+        return None
+    return LabellingFailure(
+        NET_FORCE,
+        f"The forces sum to {net:.3g} eV/Å instead of 0 (limit {limit:g} eV/Å). "
+        "Raise labelling.labeller.grid_level, or the limit max_net_force_ev_per_angstrom.",
+        attempts,
+    )

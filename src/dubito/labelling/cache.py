@@ -1,7 +1,8 @@
 """Finished labels by content: one small file per structure and settings, written as soon as it is known.
 
-``<folder>/<settings hash>/<structure id>.json``. It is no output of the workflow, which deletes the outputs of
-killed jobs; whoever needs a label again finds it here, in this run, the next, or another campaign.
+``<folder>/<settings hash>/<structure id>.json``; in a workflow the folder is ``results/label_cache``, shared by all
+campaigns. It is no output of the workflow, which deletes the outputs of killed jobs; whoever needs a label again
+finds it here, in this run, the next, or another campaign.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -11,7 +12,15 @@ from dubito.config.labelling import PyscfConfig
 from dubito.core.logs import get_logger
 from dubito.core.units import BOHR_ANGSTROM, HARTREE_EV
 from dubito.data.structures import Structures
-from dubito.labelling.base import SCF_NOT_CONVERGED, Label, Labeller, LabellingFailure, verified
+from dubito.labelling.base import (
+    SCF_NOT_CONVERGED,
+    Label,
+    Labeller,
+    LabellingFailure,
+    excess_net_force,
+    net_force_of,
+    verified,
+)
 from dubito.labelling.checks import (
     refuse_impossible_multiplicity,
     refuse_overlap,
@@ -80,6 +89,12 @@ class PyscfLabeller(Labeller):
         """Return how far the SCF goes and how strictly it is judged: a converged label does not depend on it."""
         return {key: getattr(self.config, key) for key in _EFFORT}
 
+    def accepts(self, label: Label) -> LabellingFailure | None:
+        """Hold a remembered label to the present limit of the net force, which may be stricter than its own was."""
+        if label.net_force is None:
+            return None
+        return excess_net_force(label.net_force, self.config.max_net_force_ev_per_angstrom, label.attempts)
+
     def check(self, structures: Structures) -> None:
         """Raise LabelError for cells, overlaps, impossible multiplicities, elements without basis functions."""
         refuse_periodic(structures, self.name)
@@ -105,6 +120,7 @@ class PyscfLabeller(Labeller):
             code_version=f"pyscf {version('pyscf')}",
         )
         verified(label, self.config.max_net_force_ev_per_angstrom)
+        label = replace(label, net_force=net_force_of(label))
         # What is left of the net force is noise of the grid that no invariant model can learn.
         label.forces[:] -= label.forces.mean(axis=0)
         return label

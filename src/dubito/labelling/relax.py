@@ -24,11 +24,22 @@ MAX_STEPS = 100
 
 
 class LabelSource:
-    """Labels single structures for one purpose and counts what that took."""
+    """Labels single structures for one purpose and counts what that took.
+
+    Attributes
+    ----------
+    computed, reused : labels made, and labels that were known
+    """
 
     def __init__(self, labeller: Labeller, cache: LabelCache | None, purpose: str) -> None:
         self.labeller, self.cache, self.purpose = labeller, cache, purpose
         self.computed = self.reused = 0
+        self._cpu_s: dict[str, float] = {}
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of all labels, each once, whichever run made them; s."""
+        return sum(self._cpu_s.values())
 
     def __call__(self, structure: Structures) -> Label:
         """Label one structure.
@@ -41,6 +52,7 @@ class LabelSource:
         outcome = label_one(structure, self.labeller, self.cache)
         self.computed += not outcome.reused
         self.reused += outcome.reused
+        self._cpu_s[structure.ids[0]] = outcome.result.cpu_time_s
         result = outcome.result
         if isinstance(result, Failure):
             message = f"{self.purpose}: a structure could not be labelled ({result.reason}). {result.message}"

@@ -39,6 +39,8 @@ def label_one(
     """Look one structure up in the cache, or label it and keep the result; a failure is a result too.
 
     A remembered failure stands until the labeller's effort changes (more SCF cycles, say) or ``retry_failed``.
+    A program that crashed is not remembered: the cause may have been a passing one, such as a full temporary
+    folder. A remembered label that the labeller no longer accepts counts as failed, and stays in the cache.
 
     Raises
     ------
@@ -50,16 +52,32 @@ def label_one(
     key, effort = structure.ids[0], hash_json(labeller.effort())
     if cache is not None and labeller.cached:
         known = cache.get(key)
-        if known is not None and not (isinstance(known, Failure) and (retry_failed or known.effort != effort)):
+        if isinstance(known, Label):
+            return Outcome(_judged(known, labeller), reused=True)
+        if known is not None and _stands(known, effort, retry_failed):
             return Outcome(known, reused=True)
     result = _attempt(structure, labeller)
     if isinstance(result, Failure):
         result = replace(result, effort=effort)
     if isinstance(result, Failure):
         log.warning("structure %s could not be labelled (%s): %s", key, result.reason, result.message)
-    if cache is not None and labeller.cached:
+    crashed = isinstance(result, Failure) and result.reason == CRASHED
+    if cache is not None and labeller.cached and not crashed:
         cache.put(key, result)
     return Outcome(result, reused=False)
+
+
+def _stands(known: Failure, effort: str, retry_failed: bool) -> bool:
+    """Say whether a remembered failure is final."""
+    return not retry_failed and known.effort == effort and known.reason != CRASHED
+
+
+def _judged(known: Label, labeller: Labeller) -> Label | Failure:
+    """Return a remembered label, or the failure it is under settings that have become stricter."""
+    failure = labeller.accepts(known)
+    if failure is None:
+        return known
+    return Failure(failure.reason, str(failure), failure.attempts, known.wall_time_s, known.cpu_time_s)
 
 
 def _attempt(structure: Structures, labeller: Labeller) -> Label | Failure:

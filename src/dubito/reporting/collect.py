@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from dubito.core.errors import DataError
 from dubito.core.files import read_json
 from dubito.core.hashing import hash_file
 from dubito.core.provenance import versions
+from dubito.data.formula import formula_keys
 from dubito.data.store import read_attributes, read_structures
 from dubito.data.structures import Structures
 from dubito.metrics.profile import EnergyProfile
 from dubito.reporting.cost import StageCost, stage_costs
 from dubito.reporting.evaluated import Evaluated, join_labels, read_evaluated, read_profile
-from dubito.reporting.geometry import composition, composition_minimum, smallest_distance
+from dubito.reporting.geometry import composition_minimum, smallest_distance
 
 INITIAL = "initial"
 
@@ -63,6 +64,12 @@ class Iteration:
     walkers: int
     new: Evaluated | None
 
+    @property
+    def known_labels(self) -> int:
+        """Labels the model of this iteration knew: its control structures are learnt in the next one."""
+        labels = self.metrics["labels"]
+        return int(labels["total"]) - int(labels["control"])
+
 
 @dataclass(frozen=True)
 class Campaign:
@@ -79,6 +86,7 @@ class Campaign:
     versions: Mapping[str, str]
     hashes: Mapping[str, str]
     latest_event: str = ""
+    reference_cpu_s: float = 0.0
 
     @property
     def last(self) -> Iteration:
@@ -104,6 +112,9 @@ def iteration_folder(folder: Path, index: int) -> Path:
 def collect(folder: Path, config: Config, *, last: int | None = None) -> Campaign:
     """Read a campaign up to iteration ``last`` (None: as far as it has metrics).
 
+    Files are those that manifests and configuration name: others in the folder are left over from
+    earlier settings.
+
     Raises
     ------
     DataError
@@ -128,7 +139,7 @@ def collect(folder: Path, config: Config, *, last: int | None = None) -> Campaig
         config=config,
         iterations=iterations,
         costs=stage_costs(events, end),
-        sets=_sets(where),
+        sets=_sets(where, config),
         selected=_selected(folder, iterations),
         failures=_failures(iterations),
         config_text=_config_text(config),
@@ -139,28 +150,40 @@ def collect(folder: Path, config: Config, *, last: int | None = None) -> Campaig
             for name, path in (("dataset", where / "dataset.h5"), ("ensemble", where / "ensemble.safetensors"))
             if path.is_file()
         },
+        reference_cpu_s=_reference_cpu_s(folder, config),
         latest_event=str(events[-1].get("text") or "") if events else "",
     )
 
 
 def _iteration(where: Path, index: int, config: Config) -> Iteration:
-    labels = where / "labels"
-    shards = sorted(labels.glob("shard_*.h5"))
+    manifest = _json_if_there(where / "selection.json")
+    shards = [where / "labels" / f"shard_{shard:03d}.h5" for shard in range(int(manifest.get("n_shards", 0)))]
+    profiles = [where / "predictions" / f"profile_{profile.name}.h5" for profile in config.evaluation.profiles]
     selected = where / "selected.h5"
-    stops, walkers = _stops(sorted((where / "pool").glob("job_*.h5")))
+    stops, walkers = _stops(_present(where / "pool" / f"job_{job}.h5" for job in range(config.sampling.sampler.n_jobs)))
     metrics = read_json(where / "metrics.json")
     method = config.uncertainty.acquire_with
     return Iteration(
         index=index,
         metrics=metrics,
         decision=_json_if_there(where / "decision.json"),
-        manifest=_json_if_there(where / "selection.json"),
-        shard_reports=[read_json(path) for path in sorted(labels.glob("shard_*.json"))],
-        profiles=[read_profile(path, method) for path in sorted((where / "predictions").glob("profile_*.h5"))],
+        manifest=manifest,
+        shard_reports=[read_json(path) for path in _present(path.with_suffix(".json") for path in shards)],
+        profiles=[read_profile(path, method) for path in _present(profiles)],
         stops=stops or metrics.get("exploring", {}).get("stops", {}),
         walkers=walkers,
-        new=join_labels(selected, shards) if index > 0 and selected.is_file() else None,
+        new=join_labels(selected, _present(shards)) if index > 0 and selected.is_file() else None,
     )
+
+
+def _present(paths: Iterable[Path]) -> list[Path]:
+    return [path for path in paths if path.is_file()]
+
+
+def _reference_cpu_s(folder: Path, config: Config) -> float:
+    """Return the processor time (s) of the labels of the profiles, their relaxations included."""
+    profiles = [folder / "reference" / f"profile_{profile.name}.h5" for profile in config.evaluation.profiles]
+    return sum(float(read_attributes(path).get("cpu_s") or 0.0) for path in _present(profiles))
 
 
 def _json_if_there(path: Path) -> Mapping[str, Any]:
@@ -181,14 +204,14 @@ def _stops(pool: Sequence[Path]) -> tuple[dict[str, int], int]:
     return stops, walkers
 
 
-def _sets(where: Path) -> dict[str, Evaluated]:
+def _sets(where: Path, config: Config) -> dict[str, Evaluated]:
     """Return training, validation and test structures with the predictions of the latest model."""
     sets: dict[str, Evaluated] = {}
     dataset, test = where / "predictions" / "dataset.h5", where / "predictions" / "test.h5"
     if dataset.is_file():
         whole = read_evaluated(dataset)
         sets = {name: whole.where("origin/split", name) for name in ("train", "valid")}
-    if test.is_file():
+    if config.evaluation.test_files and test.is_file():
         sets["test"] = read_evaluated(test)
     return {name: part for name, part in sets.items() if len(part)}
 
@@ -206,8 +229,9 @@ def _selected(folder: Path, iterations: Sequence[Iteration]) -> list[Selected]:
         structures = read_structures(path)
         score_of = _scores(iteration)
         texts = [structures.text(f"origin/{name}") for name in ("reason", "sampler", "trajectory")]
-        for one, name, reason, sampler, trajectory in zip(structures, structures.ids, *texts, strict=True):
-            above = energy[name] - lowest[composition(one)] if name in energy else None
+        columns = (structures, structures.ids, formula_keys(structures), *texts)
+        for one, name, formula, reason, sampler, trajectory in zip(*columns, strict=True):
+            above = energy[name] - lowest[formula] if name in energy else None
             rows.append(
                 Selected(
                     id=name,

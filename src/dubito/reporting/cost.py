@@ -41,10 +41,21 @@ def stage_costs(events: Sequence[Mapping[str, Any]], last: int | None = None) ->
     ]
 
 
-def hours(costs: Sequence[StageCost], shard_reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return ``cpu_hours``, ``gpu_hours`` (of finished stages) and ``dft_cpu_hours`` (of labels made)."""
+def labelling_cpu_s(shard_reports: Sequence[Mapping[str, Any]]) -> float:
+    """Return the processor time of the labels of all batches, failed attempts included, s."""
+    return sum(float(report.get("cpu_s") or 0.0) for report in shard_reports)
+
+
+def hours(
+    costs: Sequence[StageCost], shard_reports: Sequence[Mapping[str, Any]], reference_cpu_s: float = 0.0
+) -> dict[str, float]:
+    """Return ``cpu_hours``, ``gpu_hours`` (of finished stages) and ``dft_cpu_hours``.
+
+    The last is the cost of the labels wherever they were made: of the batches, and (``reference_cpu_s``) of
+    the profiles.
+    """
     return {
         "cpu_hours": sum(cost.cpu_s for cost in costs) / 3600,
         "gpu_hours": sum(cost.gpu_s for cost in costs) / 3600,
-        "dft_cpu_hours": sum(float(report.get("cpu_s") or 0.0) for report in shard_reports) / 3600,
+        "dft_cpu_hours": (labelling_cpu_s(shard_reports) + reference_cpu_s) / 3600,
     }

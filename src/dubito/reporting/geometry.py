@@ -6,24 +6,19 @@ from itertools import product
 
 import numpy as np
 
+from dubito.data.formula import formula_keys
 from dubito.data.structures import Structures
 
 
-def composition_minimum(structures: Structures) -> dict[bytes, float]:
-    """Return the lowest labelled energy (eV) of each composition.
+def composition_minimum(structures: Structures) -> dict[str, float]:
+    """Return the lowest labelled energy (eV) of each formula, charge and multiplicity.
 
-    The key is the sorted atomic numbers as bytes; see :func:`composition`.
+    The keys are those of :func:`dubito.data.formula.formula_keys`.
     """
-    lowest: dict[bytes, float] = {}
-    for one, energy in zip(structures, structures.energy, strict=True):
-        key = composition(one)
-        lowest[key] = min(float(energy), lowest.get(key, np.inf))
+    lowest: dict[str, float] = {}
+    for key, energy in zip(formula_keys(structures), structures.energy.tolist(), strict=True):
+        lowest[key] = min(energy, lowest.get(key, np.inf))
     return lowest
-
-
-def composition(structure: Structures) -> bytes:
-    """Return the composition of one structure as its sorted atomic numbers."""
-    return np.sort(structure.atomic_numbers).tobytes()
 
 
 def smallest_distance(structure: Structures) -> float | None:

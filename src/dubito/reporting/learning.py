@@ -63,12 +63,12 @@ def _learning_rows(campaign: Campaign) -> list[dict[str, Any]]:
     rows = []
     for position, iteration in enumerate(campaign.iterations):
         metrics = iteration.metrics
-        before = campaign.iterations[position - 1].metrics["labels"]["total"] if position else None
+        before = campaign.iterations[position - 1].known_labels if position else None
         for name in ("train", "valid", "test", "new", "control"):
             errors = metrics["errors"].get(name)
             if errors is None:
                 continue
-            known = before if name in ("new", "control") else metrics["labels"]["total"]
+            known = before if name in ("new", "control") else iteration.known_labels
             value = errors[FORCE_RMSE]
             if known is not None:
                 rows.append(
@@ -89,7 +89,7 @@ def _learning_rows(campaign: Campaign) -> list[dict[str, Any]]:
 def _learning_finding(campaign: Campaign) -> str:
     for name in ("test", "valid"):
         values = [
-            (iteration.metrics["labels"]["total"], iteration.metrics["errors"].get(name, {}).get(FORCE_RMSE))
+            (iteration.known_labels, iteration.metrics["errors"].get(name, {}).get(FORCE_RMSE))
             for iteration in campaign.iterations
         ]
         known = [(labels, value) for labels, value in values if value is not None]

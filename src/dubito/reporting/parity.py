@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from dubito.data.formula import formula_keys
 from dubito.data.structures import Structures
 from dubito.metrics.errors import per_atom, rmse
 from dubito.reporting import bins, charts, points
 from dubito.reporting.blocks import Block, Chart, Figure, Section, Text
 from dubito.reporting.collect import Campaign
-from dubito.reporting.geometry import composition, composition_minimum
+from dubito.reporting.geometry import composition_minimum
 from dubito.reporting.points import Pair
 from dubito.reporting.words import number
 
@@ -25,7 +26,7 @@ def parity(campaign: Campaign) -> Section:
     forces: dict[str, Pair] = {}
     for name, part in campaign.sets.items():
         said, n_atoms = part.of(campaign.method), part.structures.n_atoms
-        zero = np.array([lowest[composition(one)] for one in part.structures])
+        zero = np.array([lowest[key] for key in formula_keys(part.structures)])
         energies[name] = (
             1000 * per_atom(part.structures.energy - zero, n_atoms),
             1000 * per_atom(said["energy"] - zero, n_atoms),

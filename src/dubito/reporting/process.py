@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dubito.reporting import charts
 from dubito.reporting.blocks import Block, Chart, Code, Figure, Section, Table, Text
 from dubito.reporting.collect import Campaign, Failure
-from dubito.reporting.cost import hours
+from dubito.reporting.cost import hours, labelling_cpu_s
 from dubito.reporting.words import MISSING, count, milli, number, percent, seconds
 
 MOST_ROWS = 300
@@ -136,7 +136,7 @@ def cost(campaign: Campaign) -> Section:
     if not campaign.costs:
         return Section("cost", "Cost", [Text("No finished stage is recorded in progress.jsonl.")])
     reports = [report for iteration in campaign.iterations for report in iteration.shard_reports]
-    total = hours(campaign.costs, reports)
+    total = hours(campaign.costs, reports, campaign.reference_cpu_s)
     stages: dict[str, list[float]] = {}
     for item in campaign.costs:
         row = stages.setdefault(item.stage, [0.0, 0.0])
@@ -149,8 +149,9 @@ def cost(campaign: Campaign) -> Section:
         f"All jobs together took {seconds(wall)} of wall time and {seconds(3600 * total['cpu_hours'])} of processor "
         f"time; {dearest} took {percent(stages[dearest][0] / wall if wall else 0.0)} of the wall time"
     )
-    if labels and total["dft_cpu_hours"]:
-        finding += f", and a label cost {seconds(3600 * total['dft_cpu_hours'] / labels)} of processor time on average"
+    labelling = labelling_cpu_s(reports)
+    if labels and labelling:
+        finding += f", and a label cost {seconds(labelling / labels)} of processor time on average"
     rows = [{"stage": name, "wall_s": row[0], "cpu_s": row[1]} for name, row in stages.items()]
     figure = Figure(
         id="cost-by-stage",

@@ -27,7 +27,7 @@ def energy_profiles(campaign: Campaign) -> Section:
     blocks = []
     for position, name in enumerate(names):
         story = [
-            (iteration.index, int(iteration.metrics["labels"]["total"]), profile)
+            (iteration.index, iteration.known_labels, profile)
             for iteration in campaign.iterations
             for profile in iteration.profiles
             if profile.name == name

@@ -45,7 +45,7 @@ def summarise(campaign: Campaign) -> dict[str, Any]:
         _FORCE: value,
         "force_rmse_set": name,
         "miss_rate": {key: last["miss_rate"][key] for key in _MISS},
-        "cost": hours(campaign.costs, reports),
+        "cost": hours(campaign.costs, reports, campaign.reference_cpu_s),
         "physics": _physics(history),
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,24 +41,30 @@ def run(
             f"Metrics are of iterations {[m['iteration'] for m in history]}, manifests of "
             f"{[m['iteration'] for m in plans]}; deciding needs both of every iteration so far."
         )
-    state, reason = decide(history[-1], plans[-1], campaign, selection, labelling)
+    state, reason = decide(history, plans, campaign, selection, labelling)
     iteration = int(history[-1]["iteration"])
     write_json(output, {"stop": state != RUNNING, "state": state, "reason": reason, "iteration": iteration})
     return f"{state}: {reason}"
 
 
 def decide(
-    metrics: Mapping[str, Any],
-    manifest: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    plans: Sequence[Mapping[str, Any]],
     campaign: CampaignConfig,
     selection: SelectionConfig,
     labelling: LabellingConfig,
 ) -> tuple[str, str]:
-    """Return the state after an iteration and the reason for it."""
+    """Return the state after the last iteration and the reason for it.
+
+    Parameters
+    ----------
+    history, plans : metrics and manifests of all iterations, in order
+    """
+    metrics, manifest = history[-1], plans[-1]
     iteration, total = int(metrics["iteration"]), int(metrics["labels"]["total"])
     for state, reason in (
-        ("paused", _paused(metrics, labelling)),
-        ("budget_spent", _budget(total, campaign)),
+        ("paused", _paused(metrics, manifest, campaign, labelling)),
+        ("budget_spent", _budget(history, plans, campaign)),
         ("certified", _certified(metrics["miss_rate"], selection)),
         ("stalled", _stalled(iteration, manifest)),
         ("max_iterations", _last(iteration, total, campaign)),
@@ -71,27 +77,47 @@ def decide(
     )
 
 
-def _paused(metrics: Mapping[str, Any], labelling: LabellingConfig) -> str | None:
+def _paused(
+    metrics: Mapping[str, Any], manifest: Mapping[str, Any], campaign: CampaignConfig, labelling: LabellingConfig
+) -> str | None:
     labels, iteration = metrics["labels"], metrics["iteration"]
+    again = _label_again(campaign.name, manifest)
     failed, tried = labels["failed"], labels["failed"] + labels["new"]
     if labels["total"] == 0 or (tried and labels["new"] == 0):
         return (
             f"None of the {tried} structures of iteration {iteration} could be labelled; "
-            "see the failures in the report, mend their cause and start again."
+            f"see the failures in the report, mend their cause and {again}."
         )
     if tried and failed / tried > labelling.max_failed_fraction:
         return (
             f"{failed} of the {tried} structures of iteration {iteration} ({failed / tried:.0%}) could not be "
             f"labelled, more than the {labelling.max_failed_fraction:.0%} that labelling.max_failed_fraction "
-            "allows; see the failures in the report, mend their cause or raise that key, and start again."
+            f"allows; see the failures in the report. Mend their cause and {again}, or "
+            "raise that key and start again."
         )
     return None
 
 
-def _budget(total: int, campaign: CampaignConfig) -> str | None:
-    if campaign.max_labels is None or total < campaign.max_labels:
+def _label_again(name: str, manifest: Mapping[str, Any]) -> str:
+    """Say how to label a batch again: a plain start finds its shards finished, whatever became of them.
+
+    Named one by one, because shards of an earlier, larger batch may lie beside them.
+    """
+    last = int(manifest["n_shards"]) - 1
+    numbers = f"{{000..{last:03d}}}" if last > 0 else "000"
+    shards = f"results/{name}/iter_{int(manifest['iteration']):03d}/labels/shard_{numbers}.h5"
+    return f"type `snakemake --cores N --forcerun {shards}` (labels already made are not computed again)"
+
+
+def _budget(
+    history: Sequence[Mapping[str, Any]], plans: Sequence[Mapping[str, Any]], campaign: CampaignConfig
+) -> str | None:
+    """Count as the selection does: what was selected was paid for, whether it could be labelled or not."""
+    spent = sum(int(plan["n_selected"]) for plan in plans)
+    if campaign.max_labels is None or spent < campaign.max_labels:
         return None
-    return f"The budget is spent: {total} structures are labelled and campaign.max_labels is {campaign.max_labels}."
+    failed = sum(int(metrics["labels"]["failed"]) for metrics in history)
+    return f"{spent} of {campaign.max_labels} labels of the budget are spent ({failed} failed)."
 
 
 def _certified(miss: Mapping[str, Any], selection: SelectionConfig) -> str | None:

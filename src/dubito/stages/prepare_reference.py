@@ -45,7 +45,8 @@ def run(
     """Relax the minimum and the planar geometry, label the path between them, and write it.
 
     Every label goes through the cache, so that a killed job repeats none. Only heights >= 0 are labelled;
-    the other half is their mirror image.
+    the other half is their mirror image. The root attribute ``cpu_s`` is the processor time of all labels,
+    those of the relaxation included.
 
     Raises
     ------
@@ -75,7 +76,8 @@ def run(
     structures = _both_sides(upper, labels, labeller.settings_hash)
     lowest = int(np.argmin(np.abs(grid - minimum.height)))
     attributes = _attributes(profile, grid, lowest, start)
-    write_structures(output, structures, attributes={"profile": attributes, "settings": labeller.settings()})
+    about = {"profile": attributes, "settings": labeller.settings(), "cpu_s": source.cpu_s}
+    write_structures(output, structures, attributes=about)
     barrier = labels[0].energy - labels[lowest].energy
     known = f", {source.reused} known already" if source.reused else ""
     return (

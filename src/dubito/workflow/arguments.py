@@ -12,8 +12,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-# A param of every rule that only serves Snakemake's rerun triggers.
-_NOT_AN_ARGUMENT = frozenset({"stage"})
+# Params that serve Snakemake's rerun triggers: the version of the stage, which few stages ask for, and
+# settings whose change counts where the stage is given a whole section.
+_NOT_AN_ARGUMENT = frozenset({"stage", "rerun_for"})
 
 
 def stage_arguments(run: Callable[..., str], job: Any) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def stage_arguments(run: Callable[..., str], job: Any) -> dict[str, Any]:
     # An input may be there for the order alone, or for a param made from it; outputs and params must be used.
     found |= {name: value for name, value in job.input.items() if name in taken}
     for group in (job.output, job.params):
-        found |= {name: value for name, value in group.items() if name not in _NOT_AN_ARGUMENT}
+        found |= {name: value for name, value in group.items() if name in taken or name not in _NOT_AN_ARGUMENT}
     return convert_arguments(run, found)
 
 

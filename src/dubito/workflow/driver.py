@@ -19,6 +19,7 @@ from typing import Any
 
 from dubito.core.errors import DataError, EnvironmentFault
 from dubito.core.files import read_json, write_json
+from dubito.core.locks import is_alive, process_start
 from dubito.core.logs import get_logger
 
 log = get_logger(__name__)
@@ -114,24 +115,6 @@ def campaign_locks(name: str) -> list[Path]:
         if any(line.startswith(prefix) for line in lines):
             found.append(path)
     return found
-
-
-def is_alive(driver: dict[str, Any]) -> bool:
-    """Say whether the process of a driver file (of this host) still runs; a reused number does not count."""
-    started = process_start(int(driver["pid"]))
-    return started is not None and started == driver["process_start"]
-
-
-def process_start(pid: int) -> str | None:
-    """Return when a process of this host started (opaque text), None when there is no such process."""
-    if Path("/proc/self/stat").exists():
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] == "Z" else fields[19]  # field 22 of proc(5): ticks since boot
-    answer = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or None
 
 
 def refuse_live_jobs(name: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dubito.core.errors import DubitoError
-from dubito.core.locks import exclusive
+from dubito.core.locks import exclusive, process_start
 from dubito.core.logs import configure, get_logger
 from dubito.core.progress import announce, record
 from dubito.workflow.arguments import stage_arguments
@@ -102,27 +102,32 @@ class _Job:
 def _measured(job: _Job, snakemake: Any) -> str:
     """Run the stage between a started and a finished (or failed) event; return the line to show."""
     start = time.monotonic()
-    job.event("started", threads=snakemake.threads)
+    job.event("started", threads=snakemake.threads, process_start=process_start(os.getpid()))
     log.info("%s starts: %s", job.stage, dict(snakemake.wildcards.items()))
     try:
         stage = importlib.import_module(f"dubito.stages.{job.stage}")
         text: str = stage.run(**stage_arguments(stage.run, snakemake))
     except BaseException as error:
-        job.event("failed", error=f"{type(error).__name__}: {error}", **_usage(start), gpus=job.gpus)
+        job.event("failed", error=f"{type(error).__name__}: {error}", **_usage(start, job.gpus))
         raise
-    usage = _usage(start)
-    job.event("finished", text=text, **usage, gpus=job.gpus)
+    usage = _usage(start, job.gpus)
+    job.event("finished", text=text, **usage)
     log.info("%s: %s (%.1f s)", job.stage, text, usage["wall_s"])
     return job.line(usage["wall_s"], text)
 
 
-def _usage(start: float) -> dict[str, float]:
-    """Return wall time, processor time with that of children (s) and the largest resident memory (MB)."""
+def _usage(start: float, gpus: int) -> dict[str, float]:
+    """Return wall time, processor time with that of children, GPU time (s) and the largest resident memory (MB).
+
+    A GPU counts as busy while the job that asked for it runs.
+    """
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     scale = 1e-6 if sys.platform == "darwin" else 1.024e-3  # bytes there, KiB elsewhere
+    wall = round(time.monotonic() - start, 3)
     return {
-        "wall_s": round(time.monotonic() - start, 3),
+        "wall_s": wall,
         "cpu_s": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
+        "gpu_s": round(wall * gpus, 3),
         "max_rss_mb": round(max(own.ru_maxrss, children.ru_maxrss) * scale, 1),
     }
 
