@@ -8,9 +8,6 @@ group ran (jobs run side by side, so groups may overlap); `orchestration_s` is t
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -18,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from _publish import publish
+
 from dubito.core.files import read_json
 from dubito.core.progress import read
-from dubito.core.provenance import versions
 from dubito.data.store import read_attributes, read_predictions, read_structures
 
 ROOT = Path(__file__).parents[1]
@@ -94,8 +92,7 @@ def main() -> None:
         times = split(read(results / "progress.jsonl"), wall_s)
         summary = read_json(results / "summary.json")
         profiles = [profile(p) for p in sorted(results.glob("iter_*/predictions/profile_inversion.h5"))]
-    out = {
-        "benchmark": "demo",
+    content = {
         "wall_s": round(wall_s, 1),
         "stages": times,
         "iterations": [
@@ -111,14 +108,8 @@ def main() -> None:
             for m, curve in zip(metrics, profiles, strict=True)
         ],
         "summary": summary,
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
     }
-    path = Path(__file__).parent / "results" / "demo.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(out, indent=1) + "\n")
-    sys.stdout.write(json.dumps(out) + "\n")
+    publish("demo", content)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,14 @@ forces, loss, backward, optimiser) on a batch of ammonia molecules with the demo
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
-import sys
 import time
-from pathlib import Path
 
 import torch
+from _publish import publish
 
 from dubito.config.model import ModelConfig
 from dubito.config.training import TrainingConfig
-from dubito.core.provenance import versions
 from dubito.data.statistics import fit_statistics
 from dubito.model.potential import Potential
 from dubito.testing.structures import rattled, toy_labels
@@ -70,19 +65,12 @@ def main() -> None:
                 "in_turn_over_vectorised": round(statistics.median(ratio), 2),
                 "vectorised_over_one": round(statistics.median(cost), 2),
             }
-    out = {
-        "benchmark": "training_step",
+    content = {
         "table": table,
         "repeats": REPEATS,
         "threads": 1,
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "versions": versions(),
-        "date": time.strftime("%Y-%m-%d"),
     }
-    path = Path(__file__).parent / "results" / "training_step.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(out, indent=1) + "\n")
-    sys.stdout.write(json.dumps(out) + "\n")
+    publish("training_step", content)
 
 
 if __name__ == "__main__":

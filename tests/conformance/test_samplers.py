@@ -8,7 +8,7 @@ from dubito.config.sampling import LangevinConfig, SamplingConfig, SanityConfig
 from dubito.core.errors import ConfigError
 from dubito.sampling.base import Sampler
 from dubito.sampling.langevin import LangevinSampler
-from dubito.sampling.registry import known_samplers, make_sampler, sampler_class
+from dubito.sampling.registry import SAMPLERS, make_sampler
 from dubito.testing.sampler_suite import SamplerTests
 
 
@@ -19,11 +19,11 @@ class TestLangevin(SamplerTests):
 
 
 def test_registry_gives_every_name() -> None:
-    for name in known_samplers():
-        assert sampler_class(name).name == name
+    for name in SAMPLERS.known():
+        assert SAMPLERS.load(name).name == name
     assert isinstance(make_sampler(SamplingConfig()), LangevinSampler)
 
 
 def test_unknown_sampler_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"'langevine' is not a known sampler\. Did you mean 'langevin'"):
-        sampler_class("langevine")
+        SAMPLERS.load("langevine")

@@ -10,7 +10,7 @@ import pytest
 from dubito.config.selection import KNOWN_SELECTORS
 from dubito.core.errors import ConfigError
 from dubito.selection.base import Selector
-from dubito.selection.registry import SELECTORS, known_selectors, make_selector
+from dubito.selection.registry import SELECTORS, make_selector
 from dubito.testing.selector_suite import SelectorTests, toy_pool
 
 
@@ -72,8 +72,8 @@ class TestFarthestPoint(SelectorTests):
 
 
 def test_registry_and_configuration_know_the_same() -> None:
-    assert set(KNOWN_SELECTORS) == set(SELECTORS)
-    for name in known_selectors():
+    assert set(KNOWN_SELECTORS) == set(SELECTORS.own)
+    for name in SELECTORS.known():
         assert make_selector(name).name == name
 
 

@@ -30,7 +30,7 @@ from dubito.labelling.base import Label, Labeller, LabellingFailure, verified
 from dubito.labelling.cache import Failure, LabelCache
 from dubito.labelling.dataset_labeller import DatasetLabeller
 from dubito.labelling.pyscf_labeller import PyscfLabeller
-from dubito.labelling.registry import LABELLERS, load_labeller, make_labeller
+from dubito.labelling.registry import LABELLERS, make_labeller
 from dubito.labelling.relax import LabelSource
 from dubito.labelling.service import label_structures
 from dubito.labelling.teacher import TeacherLabeller
@@ -419,8 +419,8 @@ def test_test_files_are_joined_without_duplicates(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_the_configuration_has_a_labeller() -> None:
-    for kind in LABELLERS:
-        assert load_labeller(kind).name == kind
+    for kind in LABELLERS.known():
+        assert LABELLERS.load(kind).name == kind
     made = make_labeller(TeacherConfig(kind="teacher"), threads=2)
     assert isinstance(made, TeacherLabeller)
 

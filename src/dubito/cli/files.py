@@ -60,18 +60,18 @@ def label(
 
 def methods() -> None:
     """List the uncertainty methods, selectors, samplers and labellers that are installed."""
-    from dubito.config.selection import KNOWN_SELECTORS
-    from dubito.labelling.registry import known_labellers
-    from dubito.sampling.registry import known_samplers
-    from dubito.uncertainty.registry import known_methods
+    from dubito.labelling.registry import LABELLERS
+    from dubito.sampling.registry import SAMPLERS
+    from dubito.selection.registry import SELECTORS
+    from dubito.uncertainty.registry import METHODS
 
-    for what, key, names in (
-        ("uncertainty methods", "uncertainty.methods", known_methods()),
-        ("samplers", "sampling.sampler.kind", known_samplers()),
-        ("selectors", "selection.selector", KNOWN_SELECTORS),
-        ("labellers", "labelling.labeller.kind", known_labellers()),
+    for what, key, registry in (
+        ("uncertainty methods", "uncertainty.methods", METHODS),
+        ("samplers", "sampling.sampler.kind", SAMPLERS),
+        ("selectors", "selection.selector", SELECTORS),
+        ("labellers", "labelling.labeller.kind", LABELLERS),
     ):
-        print(f"{what} ({key}): {', '.join(sorted(names))}")
+        print(f"{what} ({key}): {', '.join(sorted(registry.known()))}")
     print("Next: name one under its key in config/config.yaml.")
 
 

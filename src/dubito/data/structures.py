@@ -235,3 +235,13 @@ class Structures:
             )
         if not (np.all(np.isfinite(self.energy)) and np.all(np.isfinite(self.forces))):
             raise DataError(f"{where} holds labels that are not finite numbers; such labels can't be trained on.")
+
+    def refuse_model_labels(self, where: str) -> None:
+        """Raise DataError when a label was made by a model rather than computed."""
+        made = sum(kind == MODEL for kind in self.text("provenance/kind"))
+        if made:
+            raise DataError(
+                f"{made} of {len(self)} labels in {where} were made by a model (provenance kind 'model'), expected "
+                "reference labels: a model trained on its own predictions grows confident without growing right. Use a "
+                "labeller that computes, or set data.allow_model_labels to true if that is what you want."
+            )

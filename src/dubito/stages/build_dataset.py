@@ -12,7 +12,7 @@ from dubito.core.errors import DataError
 from dubito.core.files import read_json
 from dubito.data.splits import CONTROL, TRAIN, VALID, assign_splits, drop_duplicates
 from dubito.data.store import read_structures, write_structures
-from dubito.data.structures import MODEL, REFERENCE, Structures
+from dubito.data.structures import REFERENCE, Structures
 
 
 def run(
@@ -46,7 +46,8 @@ def run(
         control = np.array(new.text("origin/reason")) == CONTROL
         new = new.with_columns(origin__split=np.where(control & (iteration > 0), CONTROL.encode(), b""))
     joined = Structures.concatenate([old, new])
-    _check_kinds(joined, data.allow_model_labels, iteration)
+    if not data.allow_model_labels:
+        joined.refuse_model_labels(f"the labels up to iteration {iteration}")
     _check_settings(joined, iteration)
     joined, dropped = drop_duplicates(joined)
     if len(joined) < 2:
@@ -75,16 +76,6 @@ def _released(previous: Structures) -> Structures:
     """Give the former control slice back, so that it is assigned to training or validation."""
     split = np.array(previous.text("origin/split"))
     return previous.with_columns(origin__split=np.where(split == CONTROL, b"", split.astype("S8")))
-
-
-def _check_kinds(structures: Structures, allowed: bool, iteration: int) -> None:
-    made = sum(kind == MODEL for kind in structures.text("provenance/kind"))
-    if made and not allowed:
-        raise DataError(
-            f"{made} of {len(structures)} labels of iteration {iteration} were made by a model (provenance kind "
-            "'model'), expected reference labels: training on them would teach the model its own mistakes. Use a "
-            "labeller that computes, or set data.allow_model_labels to true if that is what you want."
-        )
 
 
 def _check_settings(structures: Structures, iteration: int) -> None:

@@ -17,7 +17,7 @@ from dubito.core.provenance import describe
 from dubito.core.random import seed_for
 from dubito.data.statistics import fit_statistics
 from dubito.data.store import read_structures
-from dubito.data.structures import MODEL, Structures
+from dubito.data.structures import Structures
 from dubito.model.artifact import load_potential, save_potential
 from dubito.model.files import read_metadata
 from dubito.model.potential import Potential
@@ -60,7 +60,8 @@ def run(
     torch.set_num_threads(threads)
     structures = read_structures(dataset)
     structures.require_labels(str(dataset))
-    _refuse_model_labels(structures, dataset, allow_model_labels)
+    if not allow_model_labels:
+        structures.refuse_model_labels(str(dataset))
     _refuse_ambiguous(structures, dataset)
     train, valid = _split(structures, dataset)
     potential = _start(previous if training.warm_start else None, train, model, members, seed)
@@ -110,16 +111,6 @@ def _refuse_ambiguous(structures: Structures, dataset: Path) -> None:
         raise DataError(
             f"{dataset} holds one composition with several (charge, multiplicity): {sorted(mixed[0])}. The network "
             "sees neither, so it can't tell their energies apart. Run one campaign for each."
-        )
-
-
-def _refuse_model_labels(structures: Structures, dataset: Path, allowed: bool) -> None:
-    made = sum(kind == MODEL for kind in structures.text("provenance/kind"))
-    if made and not allowed:
-        raise DataError(
-            f"{dataset} holds {made} labels that a model made (provenance kind 'model'), expected reference labels "
-            "only: a model trained on its own predictions grows confident without growing right. Remove them, or "
-            "set data.allow_model_labels to true if that is what you want."
         )
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from dubito.core.errors import ConfigError, unknown_name
+from dubito.core.plugins import Registry
 from dubito.uncertainty.base import UncertaintyMethod
 
-METHODS = {"ensemble": "dubito.uncertainty.ensemble:EnsembleUncertainty"}
-ENTRY_POINT_GROUP = "dubito.uncertainty"
-
-
-def known_methods() -> dict[str, str]:
-    """Return every method's name and where its class is."""
-    return METHODS | {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)}
+METHODS = Registry(
+    "uncertainty method",
+    {"ensemble": "dubito.uncertainty.ensemble:EnsembleUncertainty"},
+    "dubito.uncertainty",
+)
 
 
 def method_class(name: str) -> type[UncertaintyMethod]:
@@ -27,12 +23,7 @@ def method_class(name: str) -> type[UncertaintyMethod]:
     ConfigError
         When no method has this name.
     """
-    known = known_methods()
-    if name not in known:
-        raise ConfigError(unknown_name("uncertainty method", name, known))
-    module, _, attribute = known[name].partition(":")
-    found: type[UncertaintyMethod] = getattr(import_module(module), attribute)
-    return found
+    return cast(type[UncertaintyMethod], METHODS.load(name))
 
 
 def load_method(method: str, ensemble: Path, state: Path, *, threads: int | None = None) -> Any:
