@@ -1,8 +1,13 @@
-"""Order of the tests: whole campaigns first, so that with several workers none is left alone with them."""
+"""Whole campaigns first, so that with several workers none is left alone with them; no deadlines for examples."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing on a machine shared by several workers.
+settings.register_profile("dubito", deadline=None)
+settings.load_profile("dubito")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
