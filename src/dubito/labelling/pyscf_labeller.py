@@ -48,9 +48,9 @@ class PyscfLabeller(Labeller):
 
     An SCF that does not converge climbs a ladder: plain DIIS; second-order steps (co-iterative augmented Hessian,
     https://arxiv.org/abs/1610.08423) from the orbitals it left; a fresh start with damping and level shift, then
-    second-order steps from there. In that order because, of eleven awkward molecules (torn ammonia, singlet
-    oxygen, FeO ...), two defeated DIIS; second-order steps converged both in half a second, damping with a level
-    shift neither, and that left three others unconverged as well. Nothing unconverged leaves this class.
+    second-order steps from there. In that order because, in trials on awkward molecules (torn ammonia, singlet
+    oxygen, FeO), second-order steps rescued what defeated DIIS and damping with a level shift did not. Nothing
+    unconverged leaves this class.
     """
 
     name: ClassVar[str] = "pyscf"
@@ -180,10 +180,9 @@ class PyscfLabeller(Labeller):
 def _needs_grid_response(config: PyscfConfig) -> bool:
     """Whether forces include the motion of the integration grid with the atoms.
 
-    They then are the exact derivative of the energy, at the same cost (measured, ammonia and ethanol). It pays
-    on coarse grids (ethanol, level 2: largest error 1.1 instead of 2.9 meV/Å) and for meta-GGAs (ammonia, r2SCAN,
-    level 2: net force 0 instead of 230 meV/Å). On finer grids the error is below 3 meV/Å either way, and without it
-    the net force stays an independent check of the label, so it is left out.
+    They then are the exact derivative of the energy, at about the same cost. It pays on coarse
+    grids and for meta-GGAs, whose net force is large without it. On finer grids the error is small either way, and
+    without it the net force stays an independent check of the label, so it is left out.
     """
     from pyscf.dft import libxc
 

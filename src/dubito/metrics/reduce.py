@@ -27,14 +27,6 @@ def structure_max(values: Array, ptr: Array) -> Array:
     return out
 
 
-def structure_mean(values: Array, ptr: Array) -> Array:
-    """Return the mean of each structure's values, (N,) -> (n,)."""
-    if len(ptr) == 1:
-        return np.zeros(0)
-    out: Array = np.add.reduceat(values, ptr[:-1]) / np.diff(ptr)
-    return out
-
-
 def worst_atom(forces_uncertainty: Array, ptr: Array) -> Array:
     """Return the largest rms force-error length in each structure, (N, 3) -> (n,) eV/Å.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from dubito.core.errors import ModelError, unknown_name
 from dubito.model.irreps import Paths
 
-KERNELS = {"dense": "DenseKernel", "e3nn": "E3nnKernel"}
+KERNELS = ("auto", "dense", "e3nn")
 
 
 class Kernel(Protocol):
@@ -54,4 +54,4 @@ def make_kernel(name: str, paths: Paths, n_features: int, dtype: torch.dtype) ->
         from dubito.model.kernels.reference import E3nnKernel
 
         return E3nnKernel(paths, n_features, dtype)
-    raise ModelError(unknown_name("kernel", name, ("auto", *KERNELS)))
+    raise ModelError(unknown_name("kernel", name, KERNELS))
