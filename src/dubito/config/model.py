@@ -22,6 +22,11 @@ class ModelConfig(Section):
     cutoff_exponent: int = Field(6, ge=2, le=20, description="Exponent p of the polynomial cutoff.")
     n_latent: int = Field(16, ge=1, le=256, description="Width of the invariant latent of each atom.")
     dtype: Literal["float32", "float64"] = Field("float32", description="Precision of the network.")
-    kernel: Literal["auto", "dense", "e3nn"] = Field(
-        "auto", description="Convolution: auto (the fastest that works), dense torch, or the e3nn reference."
+    n_spline_intervals: int = Field(
+        128, ge=8, le=4096, description="Intervals of the splines that carry the radial functions."
+    )
+    kernel: Literal["auto", "fused", "dense", "e3nn"] = Field(
+        "auto",
+        description="How the layers are computed: auto (the fastest that works), fused (compiled C), dense (torch), "
+        "or the e3nn reference.",
     )

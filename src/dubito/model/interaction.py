@@ -43,10 +43,10 @@ class Interaction(nn.Module):
         self.output = Layout(tuple(ir for ir in wanted.irreps if ir in paths.targets))
         self.n_features, self.n_species = n_features, n_species
         self.n_gates = sum(ir.l > 0 for ir in self.output.irreps)
-        self._neighbor_scale = 1.0 / math.sqrt(avg_num_neighbors)
+        self.neighbor_scale = 1.0 / math.sqrt(avg_num_neighbors)
         c = n_features
         self.mix_in = Weight(n_members, (len(layout.irreps), c, c), fan_in=c, dtype=dtype)
-        self.radial = RadialNetwork(n_members, n_basis, radial_hidden, len(paths.items) * c, dtype)
+        self.radial = RadialNetwork(n_members, n_basis, radial_hidden, len(paths.items), c, dtype)
         convolved, connected = {}, {}
         for ir in self.output.irreps:
             width = c * (1 + self.n_gates) if ir == SCALAR else c
@@ -60,19 +60,22 @@ class Interaction(nn.Module):
         self,
         features: Tensor,
         coupling: Tensor,
-        basis: Tensor,
+        splines: Tensor,
+        table: Tensor,
         one_hot: Tensor,
         center: Tensor,
         neighbor: Tensor,
     ) -> Tensor:
         """Map features (M, N, D_in, C) to (M, N, D_out, C).
 
-        ``basis`` (M, E, n_basis); ``one_hot`` (N, S) marks the species; indices as the kernel's.
+        ``splines`` (M, E, K) and ``table`` (M, P, K, C) make the radial weights; ``one_hot`` (N, S) marks the
+        species; indices as the kernel's.
         """
-        members, _, _, c = features.shape
-        weights = self.radial(basis).view(members, -1, len(self.kernel.paths.items), c)
+        members, paths, knots, c = table.shape
+        flat = table.transpose(1, 2).reshape(members, knots, paths * c)
+        weights = torch.bmm(splines, flat).view(members, -1, paths, c)
         message = self.kernel(self._mixed(features), coupling, weights, center, neighbor)
-        return self._gate(self._map_out(message * self._neighbor_scale, features, one_hot))
+        return self._gate(self._map_out(message * self.neighbor_scale, features, one_hot))
 
     def _mixed(self, features: Tensor) -> Tensor:
         """Mix the channels of each irrep."""

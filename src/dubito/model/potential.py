@@ -1,13 +1,14 @@
 """The potential: energies of atoms from geometry, forces and stress as exact derivatives.
 
-The network sees each pair through its harmonics and its radial basis only. Derivatives are therefore
+The network sees each pair through its harmonics and its radial splines only. Derivatives are therefore
 taken with respect to those, and carried to positions with their analytic Jacobians: nothing is
 differentiated through the geometry, which for a training set is computed once.
+
+Two ways lead through the layers: the compiled one (:mod:`dubito.model.fused`), and torch's, which runs
+anywhere and which the compiled one is tested against.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,55 +19,18 @@ from dubito.data.graphs import Graph
 from dubito.data.prediction import Prediction
 from dubito.data.statistics import Statistics
 from dubito.data.structures import Structures
+from dubito.model.evaluation import Evaluation
+from dubito.model.fused.choice import choose_network
+from dubito.model.fused.function import FusedNetwork
+from dubito.model.geometry import Geometry, make_geometry
 from dubito.model.harmonics import SphericalHarmonics
 from dubito.model.interaction import Interaction
 from dubito.model.irreps import SCALAR, Layout, hidden_layout
 from dubito.model.linear import Weight
-from dubito.model.radial import BesselBasis
+from dubito.model.radial import BesselBasis, SplineGrid
+from dubito.model.torch_network import evaluate_in_torch
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What the network needs of each pair; depends on positions only, not on weights.
-
-    Attributes
-    ----------
-    harmonics : (E, K); harmonics_jacobian : (E, K, 3), 1/Å
-    basis : (E, B); basis_slope : (E, B), 1/Å
-    unit : (E, 3)
-    """
-
-    harmonics: Tensor
-    harmonics_jacobian: Tensor
-    basis: Tensor
-    basis_slope: Tensor
-    unit: Tensor
-
-    def select(self, pairs: Tensor) -> Geometry:
-        """Return the geometry of some pairs."""
-        return Geometry(*(getattr(self, name)[pairs] for name in self.__dataclass_fields__))
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What M members say of n structures with N atoms, in the network's precision.
-
-    Energies are without the species' shifts, which are added in float64.
-
-    Attributes
-    ----------
-    energies : (M, N) eV; energy : (M, n) eV
-    forces : (M, N, 3) eV/Å or None; virial : (M, n, 3, 3) eV, the derivative with respect to strain, or None
-    latent : (M, N, n_latent), invariant features the energies are linear in
-    """
-
-    energies: Tensor
-    energy: Tensor
-    latent: Tensor
-    forces: Tensor | None = None
-    virial: Tensor | None = None
 
 
 class Potential(nn.Module):
@@ -78,7 +42,10 @@ class Potential(nn.Module):
         self.dtype = DTYPES[config.dtype]
         c, n_species = config.n_features, len(statistics.species)
         self.harmonics = SphericalHarmonics(config.l_max, self.dtype)
-        self.basis = BesselBasis(config.r_max_angstrom, config.n_radial_basis, config.cutoff_exponent, self.dtype)
+        self.grid = SplineGrid(config.r_max_angstrom, config.n_spline_intervals)
+        basis = BesselBasis(config.r_max_angstrom, config.n_radial_basis, config.cutoff_exponent)
+        self.register_buffer("_knot_basis", basis(self.grid.free_knots()).to(self.dtype), persistent=False)
+        self._knot_basis: Tensor
         self.embedding = Weight(n_members, (n_species, c), fan_in=1, dtype=self.dtype)
         hidden = hidden_layout(config.l_max, config.parity)
         layout, layers = Layout((SCALAR,)), []
@@ -100,12 +67,15 @@ class Potential(nn.Module):
             layers.append(layer)
             layout = layer.output
         self.layers = nn.ModuleList(layers)
-        self._interactions: list[Interaction] = layers
+        self.interactions: list[Interaction] = layers
+        # The compiled layers: None before their first use, False where there are none.
+        self.compiled: FusedNetwork | bool | None = None
+        self._kept: tuple[object, list[Tensor]] | None = None
         self.to_latent = Weight(n_members, (c, config.n_latent), fan_in=c, dtype=self.dtype)
         self.to_energy = Weight(n_members, (config.n_latent, 1), fan_in=config.n_latent, dtype=self.dtype)
         scale = torch.as_tensor(statistics.scale_ev, dtype=self.dtype)
-        self.register_buffer("_scale", scale, persistent=False)
-        self._scale: Tensor
+        self.register_buffer("scale", scale, persistent=False)
+        self.scale: Tensor
 
     @property
     def species(self) -> tuple[int, ...]:
@@ -127,12 +97,8 @@ class Potential(nn.Module):
         return predict(self, structures)
 
     def geometry(self, graph: Graph) -> Geometry:
-        """Compute harmonics, radial basis and their derivatives for all pairs."""
-        length = torch.linalg.vector_norm(graph.vectors, dim=1)
-        unit = graph.vectors / length[:, None]
-        harmonics, jacobian = self.harmonics(unit, length)
-        basis, slope = self.basis(length)
-        return Geometry(harmonics, jacobian, basis, slope, unit)
+        """Compute harmonics, splines and their derivatives for all pairs."""
+        return make_geometry(graph, self.harmonics, self.grid)
 
     def evaluate(
         self,
@@ -148,64 +114,42 @@ class Potential(nn.Module):
         ----------
         graph, geometry : the structures; the geometry is computed when it is not given
         forces : also return forces and virial
-        create_graph : keep them differentiable with respect to the weights (training)
+        create_graph : keep everything differentiable with respect to the weights (training)
         """
         if geometry is None:
             geometry = self.geometry(graph)
-        members = self.n_members
-        harmonics = geometry.harmonics.expand(members, -1, -1)
-        basis = geometry.basis.expand(members, -1, -1)
-        if not forces:
-            energies, latent = self._energies(graph, harmonics, basis)
-            return Evaluation(energies, self._sum(graph, energies), latent)
-        with torch.enable_grad():
-            harmonics = harmonics.contiguous().detach().requires_grad_()
-            basis = basis.contiguous().detach().requires_grad_()
-            energies, latent = self._energies(graph, harmonics, basis)
-            g_harmonics, g_basis = torch.autograd.grad(
-                energies.sum(),
-                (harmonics, basis),
-                create_graph=create_graph,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            force, virial = self._mechanics(graph, geometry, g_harmonics, g_basis)
-            energy = self._sum(graph, energies)
-        if create_graph:
-            return Evaluation(energies, energy, latent, force, virial)
-        return Evaluation(energies.detach(), energy.detach(), latent.detach(), force.detach(), virial.detach())
+        with torch.set_grad_enabled(create_graph):
+            tables = self._tables(keep=not create_graph)
+            fused = choose_network(self, graph.vectors.device)
+            if fused is None:
+                return evaluate_in_torch(self, graph, geometry, tables, forces=forces, create_graph=create_graph)
+            readout = None
+            if forces:
+                per_feature = torch.bmm(self.to_latent(), self.to_energy())[:, None, :, 0]
+                readout = per_feature * self.scale[graph.species][None, :, None]
+            periodic = bool((graph.volume > 0).any())
+            features, force, virial = fused(graph, geometry, readout, tables, virial=periodic)
+            energies, latent = self.read_out(graph, features)
+        if forces and virial is None:
+            virial = energies.new_zeros(self.n_members, graph.n_structures, 3, 3)
+        return Evaluation(energies, self.sum_atoms(graph, energies), latent, force, virial)
 
-    def _energies(self, graph: Graph, harmonics: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-        """Return energies (M, N) eV and latents (M, N, n_latent)."""
-        members, atoms = self.n_members, graph.n_atoms
-        offset = torch.arange(members, device=graph.center.device)[:, None] * atoms
-        center, neighbor = (graph.center + offset).flatten(), (graph.neighbor + offset).flatten()
-        one_hot = torch.nn.functional.one_hot(graph.species, len(self.species)).to(self.dtype)
-        features = torch.matmul(one_hot, self.embedding())[:, :, None, :]
-        couplings: dict[object, Tensor] = {}
-        for layer in self._interactions:
-            kernel = layer.kernel
-            if kernel.paths not in couplings:
-                couplings[kernel.paths] = kernel.couple(harmonics)
-            features = layer(features, couplings[kernel.paths], basis, one_hot, center, neighbor)
-        latent = torch.bmm(features[:, :, 0, :], self.to_latent())
-        energies = torch.bmm(latent, self.to_energy())[:, :, 0] * self._scale[graph.species]
-        return energies, latent
+    def read_out(self, graph: Graph, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return energies (M, N) in eV and latents (M, N, n_latent) of the last features (M, N, C)."""
+        latent = torch.bmm(features, self.to_latent())
+        return torch.bmm(latent, self.to_energy())[:, :, 0] * self.scale[graph.species], latent
 
-    def _sum(self, graph: Graph, energies: Tensor) -> Tensor:
-        out = energies.new_zeros(self.n_members, graph.n_structures)
-        return out.index_add(1, graph.structure, energies)
+    def sum_atoms(self, graph: Graph, energies: Tensor) -> Tensor:
+        """Return the energies (M, n) of structures from those of atoms (M, N)."""
+        return torch.segment_reduce(energies.T, "sum", offsets=graph.atom_ptr, axis=0).T
 
-    def _mechanics(
-        self, graph: Graph, geometry: Geometry, g_harmonics: Tensor, g_basis: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return forces (M, N, 3) and virial (M, n, 3, 3) from the derivatives by harmonics and basis."""
-        slope = (g_basis * geometry.basis_slope).sum(-1, keepdim=True)
-        pull = torch.einsum("mek,ekx->mex", g_harmonics, geometry.harmonics_jacobian) + slope * geometry.unit
-        forces = pull.new_zeros(self.n_members, graph.n_atoms, 3)
-        forces = forces.index_add(1, graph.center, pull).index_add(1, graph.neighbor, pull, alpha=-1)
-        if not bool((graph.volume > 0).any()):
-            return forces, pull.new_zeros(self.n_members, graph.n_structures, 3, 3)
-        outer = graph.vectors[None, :, :, None] * pull[:, :, None, :]
-        virial = pull.new_zeros(self.n_members, graph.n_structures, 3, 3)
-        return forces, virial.index_add(1, graph.structure[graph.center], outer)
+    def _tables(self, *, keep: bool) -> list[Tensor]:
+        """Return the knots of each layer's radial functions; kept while the weights stay as they are."""
+        state = tuple(
+            (w.value.data_ptr(), w.value._version) for layer in self.interactions for w in layer.radial.layers
+        )
+        if keep and self._kept is not None and self._kept[0] == state:
+            return self._kept[1]
+        tables = [layer.radial(self._knot_basis) for layer in self.interactions]
+        self._kept = (state, tables) if keep else None
+        return tables

@@ -2,7 +2,8 @@
 
 A kernel is made for the paths of a layer. ``couple`` contracts Clebsch-Gordan coefficients with the
 harmonics, once for all layers with the same paths; calling it convolves. All kernels give the same
-numbers; ``e3nn`` is the reference.
+numbers; ``e3nn`` is the reference. The compiled network (:mod:`dubito.model.fused`) fuses them with the rest of
+the layers and needs none of these but their paths.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from dubito.core.errors import ModelError, unknown_name
 from dubito.model.irreps import Paths
 
-KERNELS = ("auto", "dense", "e3nn")
+KERNELS = ("auto", "fused", "dense", "e3nn")
 
 
 class Kernel(Protocol):
@@ -45,8 +46,8 @@ class Kernel(Protocol):
 
 
 def make_kernel(name: str, paths: Paths, n_features: int, dtype: torch.dtype) -> Kernel:
-    """Make the kernel called ``name`` (``auto``: the fastest that works here)."""
-    if name in ("auto", "dense"):
+    """Make the kernel called ``name`` (``auto`` and ``fused``: what torch falls back to)."""
+    if name in ("auto", "fused", "dense"):
         from dubito.model.kernels.dense import DenseKernel
 
         return DenseKernel(paths, dtype)

@@ -1,0 +1,194 @@
+"""The compiled library as Python sees it: its structures, and a network's description in them."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_double, c_int, c_int32, c_int64, c_void_p
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from dubito.model.fused.compiler import load_library
+from dubito.model.fused.paths import Coupling, couplings
+from dubito.model.fused.source import Specification, write_source
+from dubito.model.irreps import SCALAR
+from dubito.model.linear import NORMALISED_SILU, NORMALISED_TANH, Weight
+
+if TYPE_CHECKING:
+    from dubito.model.interaction import Interaction
+
+
+class _Fields(Structure):
+    """Shows its fields by name in ``_fields_``; these mirror ``c/network.h``."""
+
+
+def _structure(name: str, **fields: Any) -> type[Structure]:
+    return type(name, (_Fields,), {"_fields_": list(fields.items())})
+
+
+def _many(kind: Any, names: str) -> dict[str, Any]:
+    return dict.fromkeys(names.split(), kind)
+
+
+PairsC = _structure(
+    "PairsC",
+    **_many(c_void_p, "first neighbor harmonics"),
+    stride=c_int64,
+    **_many(c_void_p, "knot spline spline_slope spline_tangent harmonics_tangent"),
+    tangent_stride=c_int64,
+    tangent_start=c_int64,
+    sums=c_void_p,
+    sums_start=c_int64,
+)
+PathC = _structure("PathC", **_many(c_int32, "coupling source message step"))
+TargetC = _structure(
+    "TargetC", **_many(c_int32, "dim kind gate component source message inputs width mapped mix connect")
+)
+LayerC = _structure(
+    "LayerC",
+    **{"in": c_int32},
+    **_many(c_int32, "out messages mapped n_paths n_targets n_sources mix"),
+    paths=POINTER(PathC),
+    targets=POINTER(TargetC),
+    sources=POINTER(c_int32),
+)
+MatrixC = _structure(
+    "MatrixC",
+    **_many(c_int32, "blocks inputs outputs"),
+    scale=c_double,
+    value=c_void_p,
+    member_stride=c_int64,
+    gradient=c_void_p,
+)
+NetworkC = _structure(
+    "NetworkC",
+    **_many(c_int32, "n_layers n_matrices n_species n_knots"),
+    layers=POINTER(LayerC),
+    matrices=POINTER(MatrixC),
+    tables=POINTER(c_void_p),
+    table_gradients=POINTER(c_void_p),
+    silu_norm=c_double,
+    tanh_norm=c_double,
+)
+BatchC = _structure(
+    "BatchC",
+    **_many(c_int64, "n_structures n_atoms"),
+    **_many(c_void_p, "atom_ptr species"),
+    pairs=PairsC,
+    **_many(c_void_p, "jacobian unit vectors"),
+)
+FieldsC = _structure(
+    "FieldsC", **_many(c_void_p, "readout features forces virial state of_features of_forces of_virial of_readout")
+)
+
+
+@cache
+def open_library(specification: Specification) -> ctypes.CDLL:
+    """Return the library of a specification; see :func:`dubito.model.fused.compiler.load_library`."""
+    library = load_library(write_source(specification))
+    for function in (library.evaluate, library.differentiate):
+        function.argtypes = [POINTER(NetworkC), POINTER(BatchC), POINTER(FieldsC), c_int, c_int]
+        function.restype = c_int
+    library.state_elements.argtypes = [POINTER(NetworkC), c_int64, c_int64, c_int64]
+    library.state_elements.restype = c_int64
+    return library
+
+
+class Description:
+    """A network's layers in C structures, and its parameters in the order of its matrices.
+
+    ``parameters`` are (blocks, inputs, outputs) of each :class:`Weight`, the embedding last.
+    """
+
+    def __init__(self, layers: list[Interaction], embedding: Weight, l_max: int, n_species: int, n_knots: int) -> None:
+        self.weights: list[Weight] = []
+        self._shapes: list[tuple[int, int, int, float]] = []
+        self._index = {coupling: i for i, coupling in enumerate(couplings(l_max))}
+        self.layers = (LayerC * len(layers))(*[self._layer(layer) for layer in layers])
+        channels = layers[0].n_features
+        self._add(embedding, 1, n_species, channels, 1.0)
+        self.n_species, self.n_knots = n_species, n_knots
+
+    def network(self, values: list[Any], gradients: list[int], tables: list[int], of_tables: list[int]) -> Any:
+        """Return the network with these parameter tensors, and addresses to put gradients."""
+        matrices = (MatrixC * len(values))(
+            *[
+                MatrixC(*shape, value.data_ptr(), value.stride(0), gradient)
+                for shape, value, gradient in zip(self._shapes, values, gradients, strict=True)
+            ]
+        )
+        pointers = c_void_p * len(tables)
+        return NetworkC(
+            len(self.layers),
+            len(values),
+            self.n_species,
+            self.n_knots,
+            self.layers,
+            matrices,
+            pointers(*tables),
+            pointers(*of_tables),
+            NORMALISED_SILU,
+            NORMALISED_TANH,
+        )
+
+    def _add(self, weight: Weight, blocks: int, inputs: int, outputs: int, scale: float) -> int:
+        self.weights.append(weight)
+        self._shapes.append((blocks, inputs, outputs, weight.scale * scale))
+        return len(self.weights) - 1
+
+    def _layer(self, layer: Interaction) -> Any:
+        paths, c = layer.kernel.paths, layer.n_features
+        mix = self._add(layer.mix_in, len(layer.input.irreps), c, c, 1.0)
+        targets, starts = self._targets(layer)
+        counted = dict.fromkeys(starts, 0)
+        items = []
+        for path in paths.items:
+            source = layer.input.irreps[path.source]
+            target = str(path.target)
+            items.append(
+                PathC(
+                    self._index[Coupling(source.l, path.harmonic, path.target.l)],
+                    layer.input.slices[path.source].start,
+                    starts[target][0] + counted[target],
+                    starts[target][1],
+                )
+            )
+            counted[target] += 1
+        sources = [value for ir, s in zip(layer.input.irreps, layer.input.slices, strict=True) for value in (s.start, ir.dim)]
+        mapped = sum(t.dim * t.width for t in targets)
+        return LayerC(
+            layer.input.dim,
+            layer.output.dim,
+            paths.output.dim,
+            mapped,
+            len(items),
+            len(targets),
+            len(layer.input.irreps),
+            mix,
+            (PathC * len(items))(*items),
+            (TargetC * len(targets))(*targets),
+            (c_int32 * len(sources))(*sources),
+        )
+
+    def _targets(self, layer: Interaction) -> tuple[list[Any], dict[str, tuple[int, int]]]:
+        """Return the targets, and for each its first message and the number of messages."""
+        c = layer.n_features
+        targets, starts = [], {}
+        message = mapped = gates = 0
+        for ir, component in zip(layer.output.irreps, layer.output.slices, strict=True):
+            name = str(ir)
+            inputs = sum(path.target == ir for path in layer.kernel.paths.items)
+            width = c * (1 + layer.n_gates) if ir == SCALAR else c
+            mix = self._add(layer.mix_out[name], 1, inputs * c, width, layer.neighbor_scale)
+            connect, source = -1, -1
+            if name in layer.connect:
+                connect = self._add(layer.connect[name], layer.n_species, c, width, 1.0)
+                source = layer.input.slices[layer.input.irreps.index(ir)].start
+            kind = 0 if ir == SCALAR else 1 if ir.l == 0 else 2
+            targets.append(
+                TargetC(ir.dim, kind, gates, component.start, source, message, inputs, width, mapped, mix, connect)
+            )
+            starts[name] = (message, inputs)
+            gates += kind == 2
+            message += inputs * ir.dim
+            mapped += ir.dim * width
+        return targets, starts
