@@ -47,14 +47,16 @@ class Interaction(nn.Module):
         c = n_features
         self.mix_in = Weight(n_members, (len(layout.irreps), c, c), fan_in=c, dtype=dtype)
         self.radial = RadialNetwork(n_members, n_basis, radial_hidden, len(paths.items), c, dtype)
-        convolved, connected = {}, {}
+        # Plain dictionaries beside the module ones, whose values have lost their type.
+        self.maps: dict[str, Weight] = {}
+        self.connections: dict[str, Weight] = {}
         for ir in self.output.irreps:
             width = c * (1 + self.n_gates) if ir == SCALAR else c
             n_in = sum(path.target == ir for path in paths.items)
-            convolved[str(ir)] = Weight(n_members, (n_in * c, width), fan_in=n_in * c, dtype=dtype)
+            self.maps[str(ir)] = Weight(n_members, (n_in * c, width), fan_in=n_in * c, dtype=dtype)
             if ir in layout.irreps:
-                connected[str(ir)] = Weight(n_members, (n_species * c, width), fan_in=c, dtype=dtype)
-        self.mix_out, self.connect = nn.ModuleDict(convolved), nn.ModuleDict(connected)
+                self.connections[str(ir)] = Weight(n_members, (n_species * c, width), fan_in=c, dtype=dtype)
+        self.mix_out, self.connect = nn.ModuleDict(self.maps), nn.ModuleDict(self.connections)
 
     def forward(
         self,
@@ -92,12 +94,12 @@ class Interaction(nn.Module):
             block = message[:, :, start : start + n_in * ir.dim].view(members, atoms, n_in, ir.dim, c)
             start += n_in * ir.dim
             rows = [block.transpose(2, 3).reshape(members, atoms * ir.dim, n_in * c)]
-            weights = [self.mix_out[str(ir)]()]
-            if str(ir) in self.connect:
+            weights = [self.maps[str(ir)]()]
+            if str(ir) in self.connections:
                 own = features[:, :, self.input.slices[self.input.irreps.index(ir)]]
                 spread = own.unsqueeze(3) * one_hot[:, None, :, None]
                 rows.append(spread.reshape(members, atoms * ir.dim, self.n_species * c))
-                weights.append(self.connect[str(ir)]())
+                weights.append(self.connections[str(ir)]())
             mapped = torch.bmm(torch.cat(rows, 2), torch.cat(weights, 1))
             out.append(mapped.view(members, atoms, ir.dim, -1))
         return out

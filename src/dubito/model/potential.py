@@ -10,6 +10,8 @@ anywhere and which the compiled one is tested against.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -69,8 +71,8 @@ class Potential(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.interactions: list[Interaction] = layers
         # The compiled layers: None before their first use, False where there are none.
-        self.compiled: FusedNetwork | bool | None = None
-        self._kept: tuple[object, list[Tensor]] | None = None
+        self.compiled: FusedNetwork | Literal[False] | None = None
+        self._kept: tuple[list[Tensor], list[Tensor]] | None = None
         self.to_latent = Weight(n_members, (c, config.n_latent), fan_in=c, dtype=self.dtype)
         self.to_energy = Weight(n_members, (config.n_latent, 1), fan_in=config.n_latent, dtype=self.dtype)
         scale = torch.as_tensor(statistics.scale_ev, dtype=self.dtype)
@@ -116,23 +118,38 @@ class Potential(nn.Module):
         forces : also return forces and virial
         create_graph : keep everything differentiable with respect to the weights (training)
         """
+        network = choose_network(self, graph.vectors.device)
+        return self.evaluate_with(network, graph, geometry, forces=forces, create_graph=create_graph)
+
+    def evaluate_with(
+        self,
+        network: FusedNetwork | None,
+        graph: Graph,
+        geometry: Geometry | None = None,
+        *,
+        forces: bool = True,
+        create_graph: bool = False,
+    ) -> Evaluation:
+        """Evaluate all members with a compiled network, or with torch's (None); see :meth:`evaluate`."""
         if geometry is None:
             geometry = self.geometry(graph)
         with torch.set_grad_enabled(create_graph):
             tables = self._tables(keep=not create_graph)
-            fused = choose_network(self, graph.vectors.device)
-            if fused is None:
+            if network is None:
                 return evaluate_in_torch(self, graph, geometry, tables, forces=forces, create_graph=create_graph)
-            readout = None
-            if forces:
-                per_feature = torch.bmm(self.to_latent(), self.to_energy())[:, None, :, 0]
-                readout = per_feature * self.scale[graph.species][None, :, None]
+            readout = self._readout(graph) if forces else None
             periodic = bool((graph.volume > 0).any())
-            features, force, virial = fused(graph, geometry, readout, tables, virial=periodic)
+            features, force, virial = network(graph, geometry, readout, tables, virial=periodic)
             energies, latent = self.read_out(graph, features)
+            energy = self.sum_atoms(graph, energies)
         if forces and virial is None:
-            virial = energies.new_zeros(self.n_members, graph.n_structures, 3, 3)
-        return Evaluation(energies, self.sum_atoms(graph, energies), latent, force, virial)
+            virial = energy.new_zeros(self.n_members, graph.n_structures, 3, 3)
+        return Evaluation(energies, energy, latent, force, virial)
+
+    def _readout(self, graph: Graph) -> Tensor:
+        """Return the derivative of the energy by the last features, (M, N, C): they are linear in them."""
+        per_feature = torch.bmm(self.to_latent(), self.to_energy())[:, None, :, 0]
+        return per_feature * self.scale[graph.species][None, :, None]
 
     def read_out(self, graph: Graph, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return energies (M, N) in eV and latents (M, N, n_latent) of the last features (M, N, C)."""
@@ -144,12 +161,13 @@ class Potential(nn.Module):
         return torch.segment_reduce(energies.T, "sum", offsets=graph.atom_ptr, axis=0).T
 
     def _tables(self, *, keep: bool) -> list[Tensor]:
-        """Return the knots of each layer's radial functions; kept while the weights stay as they are."""
-        state = tuple(
-            (w.value.data_ptr(), w.value._version) for layer in self.interactions for w in layer.radial.layers
-        )
-        if keep and self._kept is not None and self._kept[0] == state:
+        """Return the knots of each layer's radial functions; kept while the weights stay as they are.
+
+        The weights are compared, not their version counters: the optimiser moves them through another tensor.
+        """
+        now = [weight.value for layer in self.interactions for weight in layer.radial.weights]
+        if keep and self._kept is not None and all(map(torch.equal, self._kept[0], now)):
             return self._kept[1]
         tables = [layer.radial(self._knot_basis) for layer in self.interactions]
-        self._kept = (state, tables) if keep else None
+        self._kept = ([value.detach().clone() for value in now], tables) if keep else None
         return tables

@@ -77,22 +77,22 @@ class SplineGrid:
 class RadialNetwork(nn.Module):
     """Multilayer perceptron without biases from the basis to one weight per path and channel."""
 
-    def __init__(self, n_members: int, n_basis: int, hidden: list[int], n_paths: int, c: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, n_members: int, n_basis: int, hidden: list[int], n_paths: int, n_features: int, dtype: torch.dtype
+    ) -> None:
         super().__init__()
-        self.n_paths, self.n_features = n_paths, c
-        widths = [n_basis, *hidden, n_paths * c]
-        self.layers = nn.ModuleList(
-            Weight(n_members, (a, b), fan_in=a, dtype=dtype) for a, b in itertools.pairwise(widths)
-        )
+        self.n_paths, self.n_features = n_paths, n_features
+        widths = [n_basis, *hidden, n_paths * n_features]
+        self.weights = [Weight(n_members, (a, b), fan_in=a, dtype=dtype) for a, b in itertools.pairwise(widths)]
+        self.layers = nn.ModuleList(self.weights)
 
     def forward(self, basis: Tensor) -> Tensor:
         """Map the basis at the free knots (K, n_basis) to all knots of all functions, (M, P, K + 3, C)."""
-        members = len(self.layers[0].value)
+        members = len(self.weights[0].value)
         x = basis.expand(members, -1, -1)
-        last = len(self.layers) - 1
-        for i, layer in enumerate(self.layers):
-            x = torch.bmm(x, layer())
-            if i < last:
-                x = torch.nn.functional.silu(x) * NORMALISED_SILU
+        *hidden, last = self.weights
+        for weight in hidden:
+            x = torch.nn.functional.silu(torch.bmm(x, weight())) * NORMALISED_SILU
+        x = torch.bmm(x, last())
         table = x.view(members, -1, self.n_paths, self.n_features).transpose(1, 2)
         return torch.nn.functional.pad(table, (0, 0, 0, 3))

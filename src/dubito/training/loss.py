@@ -11,7 +11,8 @@ from dubito.config.training import TrainingConfig
 from dubito.data.graphs import Graph
 from dubito.data.statistics import composition
 from dubito.data.structures import Structures
-from dubito.model.potential import Evaluation, Potential
+from dubito.model.evaluation import Evaluation
+from dubito.model.potential import Potential
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from dubito.core.errors import ModelError
 from dubito.core.logs import get_logger
+from dubito.data.graphs import Graph, build_graph
+from dubito.data.structures import Structures
 from dubito.model.fused.compiler import CompilationError
 from dubito.model.fused.function import FusedNetwork
 from dubito.model.fused.library import Description
@@ -18,8 +22,11 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-# Said once in a process, whatever the number of potentials.
+# Once in a process, whatever the number of potentials: what was said, and what was found right.
 _said: set[str] = set()
+_checked: set[tuple[object, ...]] = set()
+# Largest difference from torch's network, relative to the largest value, that rounding explains.
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 
 def choose_network(potential: Potential, device: torch.device) -> FusedNetwork | None:
@@ -36,7 +43,7 @@ def choose_network(potential: Potential, device: torch.device) -> FusedNetwork |
     if device.type != "cpu":
         if wanted == "fused":
             raise ModelError(
-                f"model.kernel 'fused' runs on the CPU, and the potential is on '{device}'. Set it to auto."
+                f"model.kernel is 'fused', which runs on the CPU, and the potential is on '{device}'. Set it to auto."
             )
         return None
     if potential.compiled is None:
@@ -44,19 +51,11 @@ def choose_network(potential: Potential, device: torch.device) -> FusedNetwork |
     return potential.compiled or None
 
 
-def _make(potential: Potential, *, must: bool) -> FusedNetwork | bool:
+def _make(potential: Potential, *, must: bool) -> FusedNetwork | Literal[False]:
     """Return the compiled network, or False when there is none."""
-    config = potential.config
-    specification = Specification(config.l_max, config.n_features, potential.dtype == torch.float64)
-    description = Description(
-        potential.interactions,
-        potential.embedding,
-        l_max=config.l_max,
-        n_species=len(potential.species),
-        n_knots=potential.grid.n_knots,
-    )
     try:
-        return FusedNetwork(description, specification)
+        network = _compile(potential)
+        _check(potential, network.specification)
     except CompilationError as error:
         if must:
             raise ModelError(
@@ -65,5 +64,55 @@ def _make(potential: Potential, *, must: bool) -> FusedNetwork | bool:
             ) from error
         if str(error) not in _said:
             _said.add(str(error))
-            log.warning("the network runs in torch, several times slower than compiled: %s", error)
+            log.warning("the network runs in torch, many times slower than compiled: %s", error)
         return False
+    return network
+
+
+def _compile(potential: Potential) -> FusedNetwork:
+    config = potential.config
+    specification = Specification(config.l_max, config.parity, config.n_features, potential.dtype == torch.float64)
+    description = Description(
+        potential.interactions, potential.embedding, specification, len(potential.species), potential.grid.n_knots
+    )
+    return FusedNetwork(description, specification)
+
+
+def _check(potential: Potential, specification: Specification) -> None:
+    """Compare with torch's network on a few atoms, once in a process.
+
+    Raises
+    ------
+    CompilationError
+        When a compiler or a processor does not do what it should.
+    """
+    config = potential.config
+    key = (specification, config.n_layers, tuple(config.radial_hidden))
+    if key in _checked:
+        return
+    compared = type(potential)(config.model_copy(update={"kernel": "dense"}), potential.statistics, 1)
+    compared.initialise(0, [0])
+    for parameter in compared.parameters():
+        parameter.requires_grad_()
+    r_max = config.r_max_angstrom
+    graph = build_graph(_cluster(potential.species, r_max), potential.species, r_max, potential.dtype)
+    expected, found = (_everything(compared, network, graph) for network in (None, _compile(compared)))
+    for a, b in zip(expected, found, strict=True):
+        if not float((a - b).abs().max()) <= _TOLERANCE[potential.dtype] * (float(a.abs().max()) + 1e-30):
+            raise CompilationError("its numbers differ from torch's; compiler and processor do not fit each other")
+    _checked.add(key)
+
+
+def _everything(potential: Potential, network: FusedNetwork | None, graph: Graph) -> list[Tensor]:
+    """Return energies, forces, and a gradient that needs all sweeps."""
+    result = potential.evaluate_with(network, graph, create_graph=True)
+    forces = result.energies if result.forces is None else result.forces
+    loss = forces.square().sum() + result.energy.sum()
+    gradient = torch.autograd.grad(loss, list(potential.parameters()), materialize_grads=True)
+    return [tensor.detach() for tensor in (result.energies, forces, *gradient)]
+
+
+def _cluster(species: tuple[int, ...], r_max: float) -> Structures:
+    """Return five atoms within the cutoff, of as many species as there are."""
+    places = np.random.default_rng(0).normal(size=(5, 3)) + np.arange(5)[:, None] * [1.5, 0.0, 0.0]
+    return Structures.build([np.resize(species, 5)], [places * r_max / 8])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -63,14 +64,12 @@ class FusedNetwork:
         weights = [weight.value for weight in self.description.weights]
         arguments = [*weights, *tables, *([] if readout is None else [readout])]
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments):
+            forces = readout is not None
             if readout is None:
                 readout = tables[0].new_zeros(len(tables[0]), graph.n_atoms, self.specification.channels)
-                features, _, _ = _Sweep.apply(self, graph, geometry, False, len(weights), readout, *weights, *tables)
-                return features, None, None
-            out: tuple[Tensor, Tensor, Tensor | None] = _Sweep.apply(
-                self, graph, geometry, virial, len(weights), readout, *weights, *tables
-            )
-            return out
+            sweep: Any = _Sweep.apply
+            out = sweep(self, graph, geometry, virial and forces, len(weights), readout, *weights, *tables)
+            return (out[0], out[1], out[2]) if forces else (out[0], None, None)
         call = _Call(self, graph, geometry, weights, tables, readout)
         return call.evaluate(virial=virial and readout is not None, keep=False)
 
@@ -83,8 +82,8 @@ class _Call:
         network: FusedNetwork,
         graph: Graph,
         geometry: Geometry,
-        weights: list[Tensor] | tuple[Tensor, ...],
-        tables: list[Tensor] | tuple[Tensor, ...],
+        weights: Sequence[Tensor],
+        tables: Sequence[Tensor],
         readout: Tensor | None,
     ) -> None:
         self.network, self.graph = network, graph

@@ -99,10 +99,13 @@ class Description:
     ``parameters`` are (blocks, inputs, outputs) of each :class:`Weight`, the embedding last.
     """
 
-    def __init__(self, layers: list[Interaction], embedding: Weight, l_max: int, n_species: int, n_knots: int) -> None:
+    def __init__(
+        self, layers: list[Interaction], embedding: Weight, specification: Specification, n_species: int, n_knots: int
+    ) -> None:
         self.weights: list[Weight] = []
         self._shapes: list[tuple[int, int, int, float]] = []
-        self._index = {coupling: i for i, coupling in enumerate(couplings(l_max))}
+        found = couplings(specification.l_max, specification.parity)
+        self._index = {coupling: i for i, coupling in enumerate(found)}
         self.layers = (LayerC * len(layers))(*[self._layer(layer) for layer in layers])
         channels = layers[0].n_features
         self._add(embedding, 1, n_species, channels, 1.0)
@@ -153,7 +156,9 @@ class Description:
                 )
             )
             counted[target] += 1
-        sources = [value for ir, s in zip(layer.input.irreps, layer.input.slices, strict=True) for value in (s.start, ir.dim)]
+        sources = []
+        for ir, components in zip(layer.input.irreps, layer.input.slices, strict=True):
+            sources += [components.start, ir.dim]
         mapped = sum(t.dim * t.width for t in targets)
         return LayerC(
             layer.input.dim,
@@ -178,10 +183,10 @@ class Description:
             name = str(ir)
             inputs = sum(path.target == ir for path in layer.kernel.paths.items)
             width = c * (1 + layer.n_gates) if ir == SCALAR else c
-            mix = self._add(layer.mix_out[name], 1, inputs * c, width, layer.neighbor_scale)
+            mix = self._add(layer.maps[name], 1, inputs * c, width, layer.neighbor_scale)
             connect, source = -1, -1
-            if name in layer.connect:
-                connect = self._add(layer.connect[name], layer.n_species, c, width, 1.0)
+            if name in layer.connections:
+                connect = self._add(layer.connections[name], layer.n_species, c, width, 1.0)
                 source = layer.input.slices[layer.input.irreps.index(ir)].start
             kind = 0 if ir == SCALAR else 1 if ir.l == 0 else 2
             targets.append(

@@ -44,11 +44,15 @@ class Coupling:
         return out
 
 
-def couplings(l_max: int) -> list[Coupling]:
-    """Return all couplings of degrees up to ``l_max``."""
+def couplings(l_max: int, parity: bool) -> list[Coupling]:
+    """Return all couplings of degrees up to ``l_max``; without ``parity`` those of natural parity (-1)^l only."""
     degrees = range(l_max + 1)
     return [
-        Coupling(a, b, c) for a in degrees for b in degrees for c in degrees if abs(a - b) <= c <= a + b
+        Coupling(a, b, c)
+        for a in degrees
+        for b in degrees
+        for c in degrees
+        if abs(a - b) <= c <= a + b and (parity or (a + b + c) % 2 == 0)
     ]
 
 
@@ -212,9 +216,9 @@ class _Writer:
         return [*self.signature("curvatures", arguments), *self.chunks(body, tangents=True), "}"]
 
 
-def write_paths(l_max: int) -> str:
+def write_paths(l_max: int, parity: bool) -> str:
     """Return the C functions of all couplings up to ``l_max``, and the table that finds them."""
-    found = couplings(l_max)
+    found = couplings(l_max, parity)
     lines: list[str] = []
     for coupling in found:
         writer = _Writer(coupling)

@@ -16,6 +16,7 @@ class Specification:
     """What a library is compiled for: everything else of a network is data to it."""
 
     l_max: int
+    parity: bool
     channels: int
     double: bool
 
@@ -41,5 +42,5 @@ def write_source(specification: Specification) -> str:
     text = {name: (folder / name).read_text() for name in ("vector.h", "linear.h", "network.h", "gate.h")}
     network = (folder / "network.c").read_text().replace('#include "gate.h"\n', text["gate.h"])
     driver = (folder / "driver.c").read_text()
-    parts = [head, text["vector.h"], text["linear.h"], text["network.h"], write_paths(specification.l_max)]
-    return "\n".join([*parts, network, driver])
+    paths = write_paths(specification.l_max, specification.parity)
+    return "\n".join([head, text["vector.h"], text["linear.h"], text["network.h"], paths, network, driver])
