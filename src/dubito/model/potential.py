@@ -100,6 +100,12 @@ class Potential(nn.Module):
 
     def geometry(self, graph: Graph) -> Geometry:
         """Compute harmonics, splines and their derivatives for all pairs."""
+        network = choose_network(self, graph.vectors.device)
+        return self._geometry(network, graph)
+
+    def _geometry(self, network: FusedNetwork | None, graph: Graph) -> Geometry:
+        if network is not None:
+            return network.geometry(graph, self.grid)
         return make_geometry(graph, self.harmonics, self.grid)
 
     def evaluate(
@@ -132,7 +138,7 @@ class Potential(nn.Module):
     ) -> Evaluation:
         """Evaluate all members with a compiled network, or with torch's (None); see :meth:`evaluate`."""
         if geometry is None:
-            geometry = self.geometry(graph)
+            geometry = self._geometry(network, graph)
         with torch.set_grad_enabled(create_graph):
             tables = self._tables(keep=not create_graph)
             if network is None:

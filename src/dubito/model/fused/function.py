@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dubito.core.errors import ModelError
-from dubito.model.fused.library import BatchC, Description, FieldsC, PairsC, open_library
+from dubito.model.fused.library import BatchC, Description, FieldsC, GeometryC, PairsC, open_library
 from dubito.model.fused.source import Specification
+from dubito.model.geometry import Geometry
 
 if TYPE_CHECKING:
     from dubito.data.graphs import Graph
-    from dubito.model.geometry import Geometry
+    from dubito.model.radial import SplineGrid
 
 # Pairs are read this many at a time, beyond the last one too.
 _PADDING = 16
@@ -44,6 +45,18 @@ class FusedNetwork:
         self.description, self.specification = description, specification
         self.library = open_library(specification)
         self.dtype = torch.float64 if specification.double else torch.float32
+
+    def geometry(self, graph: Graph, grid: SplineGrid) -> Geometry:
+        """Compute what :func:`dubito.model.geometry.make_geometry` does, in one pass over the pairs."""
+        vectors = graph.vectors.contiguous()
+        pairs, harmonics = len(vectors), (self.specification.l_max + 1) ** 2
+        shapes = [(pairs, harmonics), (pairs, harmonics, 3), (pairs,), (pairs, 3), (pairs,), (pairs, 4), (pairs, 4)]
+        made = [vectors.new_empty(shape, dtype=torch.int32 if i == 4 else None) for i, shape in enumerate(shapes)]
+        pointers = GeometryC(*(tensor.data_ptr() for tensor in made))
+        self.library.make_geometry(
+            vectors.data_ptr(), pairs, grid.width, grid.n_intervals, ctypes.byref(pointers), torch.get_num_threads()
+        )
+        return Geometry(*made)
 
     def __call__(
         self, graph: Graph, geometry: Geometry, readout: Tensor | None, tables: list[Tensor], *, virial: bool

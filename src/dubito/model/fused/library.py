@@ -81,6 +81,9 @@ FieldsC = _structure(
 )
 
 
+GeometryC = _structure("GeometryC", **_many(c_void_p, "harmonics jacobian length unit knot spline slope"))
+
+
 @cache
 def open_library(specification: Specification) -> ctypes.CDLL:
     """Return the library of a specification; see :func:`dubito.model.fused.compiler.load_library`."""
@@ -88,6 +91,8 @@ def open_library(specification: Specification) -> ctypes.CDLL:
     for function in (library.evaluate, library.differentiate):
         function.argtypes = [POINTER(NetworkC), POINTER(BatchC), POINTER(FieldsC), c_int, c_int]
         function.restype = c_int
+    library.make_geometry.argtypes = [c_void_p, c_int64, c_double, c_int, POINTER(GeometryC), c_int]
+    library.make_geometry.restype = None
     library.state_elements.argtypes = [POINTER(NetworkC), c_int64, c_int64, c_int64]
     library.state_elements.restype = c_int64
     return library

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.resources import files
 
+from dubito.model.fused.harmonics import write_harmonics
 from dubito.model.fused.paths import write_paths
 
 # Vectors as wide as the widest registers; compilers split them where the machine's are narrower.
@@ -41,6 +42,8 @@ def write_source(specification: Specification) -> str:
     folder = files("dubito.model.fused") / "c"
     text = {name: (folder / name).read_text() for name in ("vector.h", "linear.h", "network.h", "gate.h")}
     network = (folder / "network.c").read_text().replace('#include "gate.h"\n', text["gate.h"])
-    driver = (folder / "driver.c").read_text()
+    geometry, driver = ((folder / name).read_text() for name in ("geometry.c", "driver.c"))
     paths = write_paths(specification.l_max, specification.parity)
-    return "\n".join([head, text["vector.h"], text["linear.h"], text["network.h"], paths, network, driver])
+    harmonics = write_harmonics(specification.l_max)
+    heads = [text["vector.h"], text["linear.h"], text["network.h"]]
+    return "\n".join([head, *heads, harmonics, geometry, paths, network, driver])
