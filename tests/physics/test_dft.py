@@ -105,7 +105,7 @@ def test_ladder_rescues_what_plain_cycles_leave() -> None:
 
 
 def test_an_unconverged_scf_gives_no_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dubito.labelling.pyscf_labeller._second_order", lambda scf, max_cycle: False)
+    monkeypatch.setattr("dubito.labelling.scf_ladder.second_order", lambda scf, max_cycle: False)
     with pytest.raises(LabellingFailure, match="did not converge") as caught:
         labeller(max_cycle=2).label(AMMONIA)
     assert caught.value.reason == "scf_not_converged"

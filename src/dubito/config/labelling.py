@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dubito.config.base import Section
 
@@ -24,6 +24,12 @@ class PyscfConfig(Section):
     grid_level: int = Field(3, ge=0, le=9, description="Integration grid; below 2 forces are noisy.")
     conv_tol_hartree: float = Field(1e-9, gt=0, le=1e-4, description="SCF energy convergence.")
     max_cycle: int = Field(80, ge=1, description="SCF cycles, at most.")
+    early_abort: bool = Field(
+        True, description="Stop an SCF that goes nowhere, so that the next rung of the ladder starts earlier."
+    )
+    device: Literal["cpu", "gpu", "auto"] = Field(
+        "cpu", description="gpu: through gpu4pyscf; auto: on a GPU where there is one that agrees with the CPU."
+    )
     max_net_force_ev_per_angstrom: float = Field(
         0.1, gt=0, description="A label whose forces don't sum to zero within this is refused."
     )
@@ -52,7 +58,18 @@ class LabellingConfig(Section):
     labeller: Annotated[PyscfConfig | TeacherConfig | DatasetConfig, Field(discriminator="kind")] = Field(
         default_factory=PyscfConfig, description="The labeller and its settings."
     )
-    structures_per_shard: int = Field(8, ge=1, description="Structures labelled by one job.")
+    structures_per_shard: int | Literal["auto"] = Field(
+        8,
+        description="Structures labelled by one job; auto: so many that starting jobs costs little, from the time "
+        "that labels have taken so far.",
+    )
     max_failed_fraction: float = Field(
         0.5, ge=0, le=1, description="Pause the campaign when more than this share of a batch fails."
     )
+
+    @field_validator("structures_per_shard", mode="before")
+    @classmethod
+    def _size(cls, value: object) -> object:
+        if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            return value
+        raise ValueError(f"found {value!r}, expected a whole number of 1 or more, or 'auto'")

@@ -45,6 +45,9 @@ class Label:
     code_version : e.g. ``pyscf 2.14.0``
     kind : ``reference`` (computed) or ``model`` (predicted by a potential)
     net_force : length of the sum of the forces before it was taken from them, eV/Å; None where it was not
+    stopped : rungs of the SCF ladder that were stopped early and why, e.g. ``diis:stalled@47``; mostly empty
+    ladder : version of the SCF ladder; it matters for labels that took more than one attempt
+    force_noise : rms error of forces that goes with such numerical settings, eV/Å; None where it is not known
     """
 
     energy: float
@@ -57,6 +60,9 @@ class Label:
     cpu_time_s: float = 0.0
     kind: str = REFERENCE
     net_force: float | None = None
+    stopped: str = ""
+    ladder: int = 0
+    force_noise: float | None = None
 
 
 class LabellingFailure(DubitoError):
@@ -97,6 +103,10 @@ class Labeller(Protocol):
     def accepts(self, label: Label) -> LabellingFailure | None:
         """Return why a remembered label is no longer good enough under the present settings, None when it is."""
         return None
+
+    def outdated(self, label: Label) -> bool:
+        """Say whether a remembered label is known to be wrong, so that it has to be made again."""
+        return False
 
     def check(self, structures: Structures) -> None:
         """Raise LabelError for a structure that can't be labelled, before anything is spent."""

@@ -9,66 +9,75 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dubito.config.labelling import PyscfConfig
+from dubito.core.errors import EnvironmentFault
 from dubito.core.logs import get_logger
 from dubito.core.units import BOHR_ANGSTROM, HARTREE_EV
 from dubito.data.structures import Structures
-from dubito.labelling.base import (
-    SCF_NOT_CONVERGED,
-    Label,
-    Labeller,
-    LabellingFailure,
-    excess_net_force,
-    net_force_of,
-    verified,
-)
+from dubito.labelling.base import Label, Labeller, LabellingFailure, excess_net_force, net_force_of, verified
 from dubito.labelling.checks import (
     refuse_impossible_multiplicity,
     refuse_overlap,
     refuse_periodic,
     symbols,
 )
+from dubito.labelling.device import CPU, OPEN_SHELL_TRIAL, TRIAL, Atoms, Device, as_numpy, choose_device, disagreement
+from dubito.labelling.noise import force_noise
 from dubito.labelling.pyscf_checks import check_basis, check_functional, core_potentials
+from dubito.labelling.scf_ladder import LADDER, climb
 
 log = get_logger(__name__)
 
 VERSION = 1
 """Raised when a change here alters labels."""
 
-# Third rung of the ladder, after plain DIIS and second-order SCF from its orbitals.
-DAMPING = 0.5
-LEVEL_SHIFT_HARTREE = 0.3
-DAMPED_CYCLES = 40
+LOUD = 0.001
+"""eV/Å: more noise of the numerical settings than this is worth a warning."""
 
-
+# What decides whether a label is had, or where it is made, but not what it is.
 _EFFORT = ("max_cycle", "max_net_force_ev_per_angstrom")
+_NOT_SETTINGS = ("kind", "device", "early_abort", *_EFFORT)
 
 
 class PyscfLabeller(Labeller):
     """RKS for singlets, UKS otherwise; density fitting, analytic gradient.
 
-    An SCF that does not converge climbs a ladder: plain DIIS; second-order steps (co-iterative augmented Hessian,
-    https://arxiv.org/abs/1610.08423) from the orbitals it left; a fresh start with damping and level shift, then
-    second-order steps from there. In that order because, in trials on awkward molecules (torn ammonia, singlet
-    oxygen, FeO), second-order steps rescued what defeated DIIS and damping with a level shift did not. Nothing
-    unconverged leaves this class.
+    An SCF that does not converge climbs a ladder (:mod:`dubito.labelling.scf_ladder`). Nothing unconverged leaves
+    this class. On a graphics card only plain DIIS and its gradient run; what it can't do climbs on the CPU. Labels
+    from both are interchangeable: before the first one a card has to reproduce the CPU's label of a water molecule.
     """
 
     name: ClassVar[str] = "pyscf"
 
     def __init__(self, config: PyscfConfig, *, threads: int = 1) -> None:
-        """Check the functional and claim ``threads`` threads.
+        """Check the functional, find the device and claim ``threads`` threads.
 
         Raises
         ------
         LabelError
             When PySCF does not know the functional, or has no gradient for it.
+        EnvironmentFault
+            When ``device`` is gpu and no card can be used.
         """
         from pyscf import lib
 
         check_functional(config.xc)
         lib.num_threads(threads)
         self.config = config
+        self.device = choose_device(config.device)
+        self._trusted: set[bool] = set()
+        self._say_noise()
         self.full_grid_gradient = _needs_grid_response(config)
+
+    def _say_noise(self) -> None:
+        noise, config = force_noise(self.config), self.config
+        if noise is None or noise > LOUD:
+            log.warning(
+                "labelling.labeller: grid_level %d with conv_tol_hartree %g leaves an error of %s in forces; "
+                "a model can't become better than that",
+                config.grid_level,
+                config.conv_tol_hartree,
+                "unknown size" if noise is None else f"about {1e3 * noise:.1f} meV/Å (rms)",
+            )
 
     def settings(self) -> dict[str, Any]:
         """Return everything that changes a label.
@@ -82,12 +91,22 @@ class PyscfLabeller(Labeller):
             "version": VERSION,
             "pyscf": version("pyscf").split(".")[0],
             "grid_response": self.full_grid_gradient,
-            **{key: value for key, value in values.items() if key not in ("kind", *_EFFORT)},
+            **{key: value for key, value in values.items() if key not in _NOT_SETTINGS},
         }
 
     def effort(self) -> dict[str, Any]:
-        """Return how far the SCF goes and how strictly it is judged: a converged label does not depend on it."""
-        return {key: getattr(self.config, key) for key in _EFFORT}
+        """Return how far the SCF goes and how strictly it is judged.
+
+        A label that plain DIIS gives does not depend on it. Where DIIS fails, the SCF has several solutions, and
+        which one the later rungs find may depend on where they start; the label says how many rungs it took.
+        ``early_abort`` counts only when it is off: failures from the time before it stand.
+        """
+        effort = {key: getattr(self.config, key) for key in _EFFORT}
+        return effort if self.config.early_abort else {**effort, "early_abort": False}
+
+    def outdated(self, label: Label) -> bool:
+        """Say whether a remembered label came from a later rung of an older ladder, with an unsafe start."""
+        return label.attempts > 1 and label.ladder < LADDER
 
     def accepts(self, label: Label) -> LabellingFailure | None:
         """Hold a remembered label to the present limit of the net force, which may be stricter than its own was."""
@@ -108,16 +127,47 @@ class PyscfLabeller(Labeller):
 
     def label(self, structure: Structures) -> Label:
         """Run the SCF and its gradient for one molecule."""
-        scf, attempts = self._converged(self._molecule(structure))
+        molecule = self._molecule(structure)
+        if self.device.is_gpu:
+            self._try_out(restricted=not molecule.spin)
+        return self._computed(molecule, self.device)
+
+    def _try_out(self, *, restricted: bool) -> None:
+        """Compare the card with the CPU on water, once per kind of SCF, before the first label is made on it."""
+        if restricted in self._trusted:
+            return
+        atoms, charge, spin = TRIAL if restricted else OPEN_SHELL_TRIAL
+        try:
+            molecule = self._built(atoms, charge, spin)
+            fault = disagreement(self._computed(molecule, CPU), self._computed(molecule, self.device))
+        except Exception as error:  # a functional that the card can't do, memory it lacks, a library that is missing
+            fault = f"its trial raised {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if not fault:
+            self._trusted.add(restricted)
+        elif self.device.wanted == "gpu":
+            raise EnvironmentFault(
+                f"The GPU can't be trusted with {self.config.xc}/{self.config.basis}: {fault}. Set "
+                "labelling.labeller.device to cpu, or update gpu4pyscf."
+            )
+        else:
+            log.info("labelling on the CPU, since the GPU is not fit for it: %s", fault)
+            self.device = CPU
+
+    def _computed(self, molecule: Any, device: Device) -> Label:
+        scf, attempts, stopped = self._converged(molecule, device)
         gradient = scf.nuc_grad_method()
         gradient.grid_response = self.full_grid_gradient
-        forces = -np.asarray(gradient.kernel()) * HARTREE_EV / BOHR_ANGSTROM
+        forces = -as_numpy(gradient.kernel()) * HARTREE_EV / BOHR_ANGSTROM
+        code = f"pyscf {version('pyscf')}"
         label = Label(
             energy=float(scf.e_tot) * HARTREE_EV,
             forces=forces,
             attempts=attempts,
             method=f"pyscf {self.config.xc}/{self.config.basis}",
-            code_version=f"pyscf {version('pyscf')}",
+            code_version=f"{code}, gpu4pyscf {device.version}" if device.is_gpu and attempts == 1 else code,
+            stopped=stopped,
+            ladder=LADDER,
+            force_noise=force_noise(self.config),
         )
         verified(label, self.config.max_net_force_ev_per_angstrom)
         label = replace(label, net_force=net_force_of(label))
@@ -125,17 +175,31 @@ class PyscfLabeller(Labeller):
         label.forces[:] -= label.forces.mean(axis=0)
         return label
 
+    def _converged(self, molecule: Any, device: Device) -> tuple[Any, int, str]:
+        """Return the converged calculation, the rungs it took, and which of them were stopped."""
+        if device.is_gpu:
+            scf = device.move(self._mean_field(molecule))
+            scf.kernel()
+            if scf.converged:
+                return scf, 1, ""
+            log.info("plain SCF not converged on the GPU; climbing the ladder on the CPU")
+        result = climb(lambda: self._mean_field(molecule), self.config.max_cycle, early_abort=self.config.early_abort)
+        return result.scf, result.attempts + device.is_gpu, result.stopped
+
     def _molecule(self, one: Structures) -> Any:
+        atoms = list(zip(symbols(one.atomic_numbers), one.positions.tolist(), strict=True))
+        return self._built(atoms, int(one.charge[0]), int(one.multiplicity[0]) - 1)
+
+    def _built(self, atoms: Atoms, charge: int, spin: int) -> Any:
         from pyscf import gto
 
-        names = symbols(one.atomic_numbers)
         return gto.M(
-            atom=list(zip(names, one.positions.tolist(), strict=True)),
+            atom=atoms,
             unit="Angstrom",
             basis=self.config.basis,
-            ecp=core_potentials(self.config.basis, sorted(set(names))),
-            charge=int(one.charge[0]),
-            spin=int(one.multiplicity[0]) - 1,
+            ecp=core_potentials(self.config.basis, sorted({symbol for symbol, _ in atoms})),
+            charge=charge,
+            spin=spin,
             verbose=0,
             parse_arg=False,
         )
@@ -152,30 +216,6 @@ class PyscfLabeller(Labeller):
         scf.chkfile = None  # a file written in each cycle that nobody reads
         return scf
 
-    def _converged(self, molecule: Any) -> tuple[Any, int]:
-        """Climb the ladder; return the converged calculation and the rungs it took."""
-        scf = self._mean_field(molecule)
-        scf.kernel()
-        if scf.converged:
-            return scf, 1
-        log.info("plain SCF not converged in %d cycles; trying second-order SCF", self.config.max_cycle)
-        if _second_order(scf, self.config.max_cycle):
-            return scf, 2
-        damped = self._mean_field(molecule)
-        damped.damp, damped.level_shift, damped.max_cycle = DAMPING, LEVEL_SHIFT_HARTREE, DAMPED_CYCLES
-        damped.kernel()
-        scf = self._mean_field(molecule)
-        scf.mo_coeff, scf.mo_occ, scf.e_tot = damped.mo_coeff, damped.mo_occ, damped.e_tot
-        if _second_order(scf, self.config.max_cycle):
-            return scf, 3
-        raise LabellingFailure(
-            SCF_NOT_CONVERGED,
-            f"The SCF did not converge to {self.config.conv_tol_hartree:g} Hartree: not with DIIS in "
-            f"{self.config.max_cycle} cycles, not with second-order steps, not with damping and level shift. "
-            "Raise labelling.labeller.max_cycle, or check charge and multiplicity of this structure.",
-            attempts=3,
-        )
-
 
 def _needs_grid_response(config: PyscfConfig) -> bool:
     """Whether forces include the motion of the integration grid with the atoms.
@@ -187,13 +227,3 @@ def _needs_grid_response(config: PyscfConfig) -> bool:
     from pyscf.dft import libxc
 
     return config.grid_level < 3 or libxc.xc_type(config.xc) == "MGGA"
-
-
-def _second_order(scf: Any, max_cycle: int) -> bool:
-    """Go on from the orbitals of ``scf`` with second-order steps; the result is put into ``scf``."""
-    newton = scf.newton()
-    newton.max_cycle = max_cycle
-    newton.kernel(scf.mo_coeff, scf.mo_occ)
-    for name in ("converged", "e_tot", "mo_coeff", "mo_occ", "mo_energy"):
-        setattr(scf, name, getattr(newton, name))
-    return bool(scf.converged)

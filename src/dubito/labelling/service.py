@@ -40,7 +40,8 @@ def label_one(
 
     A remembered failure stands until the labeller's effort changes (more SCF cycles, say) or ``retry_failed``.
     A program that crashed is not remembered: the cause may have been a passing one, such as a full temporary
-    folder. A remembered label that the labeller no longer accepts counts as failed, and stays in the cache.
+    folder. A remembered label that the labeller no longer accepts counts as failed, and stays in the cache; one
+    that is outdated is made again.
 
     Raises
     ------
@@ -52,9 +53,9 @@ def label_one(
     key, effort = structure.ids[0], hash_json(labeller.effort())
     if cache is not None and labeller.cached:
         known = cache.get(key)
-        if isinstance(known, Label):
+        if isinstance(known, Label) and not labeller.outdated(known):
             return Outcome(_judged(known, labeller), reused=True)
-        if known is not None and _stands(known, effort, retry_failed):
+        if isinstance(known, Failure) and _stands(known, effort, retry_failed):
             return Outcome(known, reused=True)
     result = _attempt(structure, labeller)
     if isinstance(result, Failure):
