@@ -15,6 +15,7 @@ from dubito.workflow.campaign import (
     load_campaign,
 )
 from dubito.workflow.driver import claim_campaign, is_read_only, refuse_live_jobs
+from dubito.workflow.resources import FIXED_S, gpus_of_rule, shard_minutes, threads_of
 from dubito.workflow.terminal import hush_snakemake
 from dubito.workflow.versions import stage_version
 
@@ -97,6 +98,10 @@ def untracked(value):
     return get
 
 
+# Where networks run changes no result that matters, and reruns nothing.
+DEVICE = untracked(CONFIG.resources.device)
+
+
 def remaining_labels(wildcards, input):
     """Return how many labels the budget still allows, or None: no limit (raising it reruns nothing)."""
     budget = CONFIG.campaign.max_labels
@@ -142,14 +147,35 @@ def training_minutes(wildcards, attempt):
     return attempt * (30 + training.members_per_job * training.max_epochs // 20)
 
 
-def labelling_minutes(wildcards, attempt):
+def labelling_minutes(wildcards, input, attempt):
     """Return a generous time for one shard; finished structures are kept when it runs out."""
-    return attempt * (15 + 15 * CONFIG.labelling.structures_per_shard)
+    return shard_minutes(json.loads(Path(input.manifest).read_text()), attempt)
 
 
 def exploring_minutes(wildcards, attempt):
     """Return a generous time for one job of molecular dynamics."""
     return attempt * (15 + CONFIG.sampling.sampler.n_steps // 100)
+
+
+def gpus(wildcards):
+    """Return the GPUs of a rule with network; a profile may set another number (`set-resources`, key `gpu`)."""
+    return gpus_of_rule(
+        CONFIG.resources.device,
+        is_driver=workflow.is_main_process,
+        runs_here=workflow.local_exec,
+    )
+
+
+def label_places(wildcards, input):
+    """Return how many labelling jobs can run side by side."""
+    if workflow.local_exec:
+        return max(1, workflow.cores // threads_of("label_structures", CONFIG))
+    return workflow.nodes or 1
+
+
+def label_fixed_s(wildcards, input):
+    """Return the seconds of a labelling job before its first label."""
+    return FIXED_S["local" if workflow.local_exec else "cluster"]
 
 
 # --- files ------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ rule prepare_structures:
         "results/{campaign}/logs/iter_000/prepare_structures.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 1
+    threads: threads_of("prepare_structures", CONFIG)
     resources:
         mem_mb=growing(1000),
         runtime=growing(15),
@@ -34,7 +34,7 @@ rule prepare_reference:
     priority: -10
     conda:
         "../../envs/dubito.yaml"
-    threads: 1
+    threads: threads_of("prepare_reference", CONFIG)
     resources:
         mem_mb=growing(2000),
         runtime=growing(240),
@@ -59,7 +59,7 @@ rule prepare_test:
         "results/{campaign}/logs/prepare_test.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 1
+    threads: threads_of("prepare_test", CONFIG)
     resources:
         mem_mb=growing(2000),
         runtime=growing(15),
@@ -82,7 +82,7 @@ rule build_dataset:
         "results/{campaign}/logs/iter_{iteration}/build_dataset.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 1
+    threads: threads_of("build_dataset", CONFIG)
     resources:
         mem_mb=growing(2000),
         runtime=growing(15),

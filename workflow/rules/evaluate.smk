@@ -20,7 +20,7 @@ rule evaluate:
         "results/{campaign}/logs/iter_{iteration}/evaluate.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 1
+    threads: threads_of("evaluate", CONFIG)
     resources:
         mem_mb=growing(2000),
         runtime=growing(15),
@@ -44,7 +44,7 @@ checkpoint decide:
         "results/{campaign}/logs/iter_{iteration}/decide.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 1
+    threads: threads_of("decide", CONFIG)
     resources:
         mem_mb=growing(1000),
         runtime=growing(15),

@@ -10,15 +10,17 @@ rule explore_structures:
         "results/{campaign}/logs/iter_{iteration}/explore_structures_{job}.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 2
+    threads: threads_of("explore_structures", CONFIG)
     resources:
         mem_mb=growing(4000),
         runtime=exploring_minutes,
+        gpu=gpus,
     params:
         stage=stage_version("explore_structures"),
         method=METHOD,
         sampling=section("sampling"),
         seed=SEED,
+        device=DEVICE,
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: explore, job {wildcards.job}"
     script:

@@ -12,7 +12,7 @@ rule label_structures:
         "results/{campaign}/logs/iter_{iteration}/label_structures_{shard}.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 1
+    threads: threads_of("label_structures", CONFIG)
     resources:
         mem_mb=growing(2000),
         runtime=labelling_minutes,

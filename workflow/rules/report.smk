@@ -14,14 +14,14 @@ rule write_report:
     priority: 5
     conda:
         "../../envs/dubito.yaml"
-    threads: 1
+    threads: threads_of("write_report", CONFIG)
     resources:
         mem_mb=growing(2000),
         runtime=growing(15),
     params:
         stage=stage_version("write_report"),
         folder="results/{campaign}",
-        config=CONFIG.model_dump(mode="json"),
+        config=CONFIG.model_dump(mode="json", exclude={"resources"}),
         final=False,
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: write the report"
@@ -44,7 +44,7 @@ rule publish_report:
         "results/{campaign}/logs/publish_report.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 1
+    threads: threads_of("publish_report", CONFIG)
     resources:
         mem_mb=growing(2000),
         runtime=growing(15),
@@ -52,7 +52,7 @@ rule publish_report:
         stage=stage_version("write_report"),
         folder="results/{campaign}",
         iteration=last_iteration,
-        config=CONFIG.model_dump(mode="json"),
+        config=CONFIG.model_dump(mode="json", exclude={"resources"}),
         final=True,
     message:
         "{wildcards.campaign}: write the final report"

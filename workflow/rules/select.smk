@@ -16,7 +16,7 @@ checkpoint select_batch:
         "results/{campaign}/logs/iter_{iteration}/select_batch.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 1
+    threads: threads_of("select_batch", CONFIG)
     resources:
         mem_mb=growing(4000),
         runtime=growing(30),
@@ -27,6 +27,8 @@ checkpoint select_batch:
         sanity=CONFIG.sampling.sanity.model_dump(mode="json"),
         method=METHOD,
         structures_per_shard=untracked(CONFIG.labelling.structures_per_shard),
+        places=label_places,
+        fixed_s=label_fixed_s,
         remaining_labels=remaining_labels,
         seed=SEED,
     message:

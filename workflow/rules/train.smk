@@ -10,10 +10,11 @@ rule train_ensemble:
         "results/{campaign}/logs/iter_{iteration}/train_ensemble_{group}.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 2
+    threads: threads_of("train_ensemble", CONFIG)
     resources:
         mem_mb=growing(4000),
         runtime=training_minutes,
+        gpu=gpus,
     params:
         stage=stage_version("train_ensemble"),
         model=section("model"),
@@ -25,6 +26,7 @@ rule train_ensemble:
         allow_model_labels=CONFIG.data.allow_model_labels,
         members=members_of_group,
         seed=SEED,
+        device=DEVICE,
         state="results/{campaign}/state/training/iter_{iteration}/group_{group}",
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: train group {wildcards.group}"
@@ -43,7 +45,7 @@ rule merge_ensemble:
         "results/{campaign}/logs/iter_{iteration}/merge_ensemble.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 1
+    threads: threads_of("merge_ensemble", CONFIG)
     resources:
         mem_mb=growing(2000),
         runtime=growing(15),

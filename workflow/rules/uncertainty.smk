@@ -9,12 +9,14 @@ rule fit_uncertainty:
         "results/{campaign}/logs/iter_{iteration}/fit_uncertainty_{method}.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 2
+    threads: threads_of("fit_uncertainty", CONFIG)
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
+        gpu=gpus,
     params:
         stage=stage_version("fit_uncertainty"),
+        device=DEVICE,
         seed=SEED,
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: fit {wildcards.method}"
@@ -33,12 +35,14 @@ rule score_candidates:
         "results/{campaign}/logs/iter_{iteration}/score_candidates_{method}.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 2
+    threads: threads_of("score_candidates", CONFIG)
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
+        gpu=gpus,
     params:
         stage=stage_version("score_candidates"),
+        device=DEVICE,
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: score the candidates with {wildcards.method}"
     script:
@@ -62,12 +66,14 @@ rule predict_structures:
         "results/{campaign}/logs/iter_{iteration}/predict_structures.log",
     conda:
         "../../envs/dubito.yaml"
-    threads: 2
+    threads: threads_of("predict_structures", CONFIG)
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
+        gpu=gpus,
     params:
         stage=stage_version("predict_structures"),
+        device=DEVICE,
         method=METHOD,
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: predict what is labelled"

@@ -56,8 +56,8 @@ def parse_config(raw: Any, where: str = "the configuration") -> Config:
 
 
 def config_hash(config: Config) -> str:
-    """Hash the resolved configuration."""
-    return hash_json(config.model_dump(mode="json"))
+    """Hash the resolved configuration but for what it runs on."""
+    return hash_json(config.model_dump(mode="json", exclude={"resources"}))
 
 
 def _one_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from dubito.config.evaluation import EvaluationConfig
 from dubito.config.labelling import LabellingConfig
 from dubito.config.model import ModelConfig
 from dubito.config.report import ReportConfig
+from dubito.config.resources import ResourcesConfig
 from dubito.config.sampling import SamplingConfig
 from dubito.config.selection import SelectionConfig
 from dubito.config.training import TrainingConfig
@@ -32,6 +33,9 @@ class Config(Section):
         default_factory=EvaluationConfig, description="What each iteration is measured on."
     )
     report: ReportConfig = Field(default_factory=ReportConfig, description="The report.")
+    resources: ResourcesConfig = Field(
+        default_factory=ResourcesConfig, description="What it runs on; changes no result and reruns nothing."
+    )
 
     @model_validator(mode="after")
     def _one_spelling(self) -> Config:

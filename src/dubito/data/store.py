@@ -41,14 +41,7 @@ def write_structures(
     ``attributes`` (JSON-serialisable) land in the file's root attributes.
     """
     with h5py.File(f"{path.name}.memory", "w", driver="core", backing_store=False) as file:
-        file.attrs.update(
-            schema=SCHEMA,
-            schema_version=SCHEMA_VERSION,
-            created_by=json.dumps(describe()),
-            content_hash=hash_json(sorted(structures.ids)),
-        )
-        for key, value in (attributes or {}).items():
-            file.attrs[key] = json.dumps(value)
+        write_attributes(file, structures.ids, attributes)
         file.create_dataset("ptr", data=structures.ptr)
         file.create_dataset("id", data=np.array(structures.ids, dtype="S32"))
         for field in ALL:
@@ -57,32 +50,75 @@ def write_structures(
                 _write_array(file, field, field.path, data, structures)
         for method, arrays in (predictions or {}).items():
             for name, data in arrays.items():
-                if name not in PREDICTION_FIELDS:
-                    raise DataError(f"'{name}' is not a prediction field; known: {sorted(PREDICTION_FIELDS)}.")
-                field = PREDICTION_FIELDS[name]
-                _write_array(file, field, f"predictions/{method}/{name}", np.asarray(data), structures)
+                _write_array(file, prediction_field(name), f"predictions/{method}/{name}", np.asarray(data), structures)
         file.flush()
         image = file.id.get_file_image()
     write_bytes(path, image)
 
 
+def write_attributes(file: h5py.File, ids: list[str], attributes: Mapping[str, Any] | None) -> None:
+    """Write the root attributes: schema, origin, hash of the content, and the caller's own as JSON."""
+    file.attrs.update(
+        schema=SCHEMA,
+        schema_version=SCHEMA_VERSION,
+        created_by=json.dumps(describe()),
+        content_hash=hash_json(sorted(ids)),
+    )
+    for key, value in (attributes or {}).items():
+        file.attrs[key] = json.dumps(value)
+
+
+def prediction_field(name: str) -> Field:
+    """Return the field of a prediction.
+
+    Raises
+    ------
+    DataError
+        When there is none of this name.
+    """
+    if name not in PREDICTION_FIELDS:
+        raise DataError(f"'{name}' is not a prediction field; known: {sorted(PREDICTION_FIELDS)}.")
+    return PREDICTION_FIELDS[name]
+
+
 def _write_array(file: h5py.File, field: Field, path: str, data: Array, structures: Structures) -> None:
-    rows = len(structures) if field.level == "structure" else int(structures.ptr[-1])
+    n, n_atoms = len(structures), int(structures.ptr[-1])
+    shape = trailing_shape(field, path, data, n if field.level == "structure" else n_atoms)
+    create_array(file, field, path, shape, n, n_atoms, data.astype(field.dtype))
+
+
+def trailing_shape(field: Field, path: str, data: Array, rows: int) -> tuple[int, ...]:
+    """Return the shape of one row of ``data``, which must be that of the field.
+
+    Raises
+    ------
+    DataError
+        When the shape is another, or there are not ``rows`` rows.
+    """
     shape = tuple(got if want == -1 else want for want, got in zip(field.shape, data.shape[1:], strict=False))
     if data.shape != (rows, *shape) or len(shape) != len(field.shape):
         raise DataError(f"{path} has shape {data.shape}, expected {(rows, *field.shape)}.")
+    return shape
+
+
+def create_array(
+    file: h5py.File, field: Field, path: str, shape: tuple[int, ...], n: int, n_atoms: int, data: Array | None = None
+) -> h5py.Dataset:
+    """Create the dataset of a field for ``n`` structures with ``n_atoms`` atoms in all; without data it is unfilled."""
+    rows = n if field.level == "structure" else n_atoms
     options: dict[str, Any] = {}
     if rows > 4 * _CHUNK_STRUCTURES:
-        per_structure = 1 if field.level == "structure" else max(1, rows // max(1, len(structures)))
+        per_structure = 1 if field.level == "structure" else max(1, rows // max(1, n))
         options = {
             "chunks": (min(rows, _CHUNK_STRUCTURES * per_structure), *shape),
             "compression": "gzip",
             "compression_opts": 1,
             "shuffle": True,
         }
-    dataset = file.create_dataset(path, data=data.astype(field.dtype), **options)
+    dataset = file.create_dataset(path, shape=(rows, *shape), dtype=field.dtype, data=data, **options)
     if field.unit is not None:
         dataset.attrs["unit"] = field.unit
+    return dataset
 
 
 def read_structures(path: Path) -> Structures:
@@ -93,21 +129,19 @@ def read_structures(path: Path) -> Structures:
     DataError
         When the file is missing, damaged, of another or a newer schema, or lacks a unit.
     """
-    with _open(path) as file:
-        arrays = {f.path: _read_array(file, f, f.path, path) for f in ALL if f.path in file}
-        missing = [f.path for f in GEOMETRY if f.path not in arrays]
-        if missing:
-            raise DataError(f"{path} lacks {', '.join(missing)}: it is damaged. Make it again.")
+    with open_file(path) as file:
+        require_geometry(file, path)
+        arrays = {f.path: read_array(file, f, f.path, path) for f in ALL if f.path in file}
         geometry = {f.path: arrays.pop(f.path) for f in GEOMETRY}
         return Structures(ptr=file["ptr"][:], columns=arrays, **geometry)
 
 
 def read_predictions(path: Path) -> dict[str, dict[str, Array]]:
     """Read the predictions of a file: arrays by method and field."""
-    with _open(path) as file:
+    with open_file(path) as file:
         return {
             method: {
-                name: _read_array(file, PREDICTION_FIELDS[name], f"predictions/{method}/{name}", path)
+                name: read_array(file, PREDICTION_FIELDS[name], f"predictions/{method}/{name}", path)
                 for name in group
                 if name in PREDICTION_FIELDS
             }
@@ -115,10 +149,16 @@ def read_predictions(path: Path) -> dict[str, dict[str, Array]]:
         }
 
 
+def read_ids(path: Path) -> list[str]:
+    """Read the content ids of a file's structures without the structures."""
+    with open_file(path) as file:
+        return [bytes(name).decode() for name in file["id"][:]]
+
+
 def read_attributes(path: Path) -> dict[str, Any]:
     """Read the root attributes of a file (JSON values are decoded)."""
     out: dict[str, Any] = {}
-    with _open(path) as file:
+    with open_file(path) as file:
         for key, value in file.attrs.items():
             try:
                 out[key] = json.loads(value)
@@ -127,7 +167,21 @@ def read_attributes(path: Path) -> dict[str, Any]:
     return out
 
 
-def _open(path: Path) -> h5py.File:
+def require_geometry(file: h5py.File, path: Path) -> None:
+    """Raise DataError when an open file lacks a part of the geometry."""
+    missing = [f.path for f in GEOMETRY if f.path not in file]
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}: it is damaged. Make it again.")
+
+
+def open_file(path: Path) -> h5py.File:
+    """Open a structures file for reading.
+
+    Raises
+    ------
+    DataError
+        When it is missing, damaged, or of another or a newer schema.
+    """
     try:
         file = h5py.File(path, "r")
     except FileNotFoundError as error:
@@ -149,7 +203,8 @@ def _open(path: Path) -> h5py.File:
     return file
 
 
-def _read_array(file: h5py.File, field: Field, name: str, path: Path) -> Array:
+def read_array(file: h5py.File, field: Field, name: str, path: Path, rows: slice = slice(None)) -> Array:
+    """Read a dataset, or some of its rows, after its unit was checked."""
     dataset = file[name]
     unit = dataset.attrs.get("unit")
     if field.unit is not None and unit != field.unit:
@@ -157,5 +212,5 @@ def _read_array(file: h5py.File, field: Field, name: str, path: Path) -> Array:
             f"{path}: {name} has unit {unit!r}, expected {field.unit!r}. A file without the right unit is refused, "
             "since a silent guess would spoil the training; write it with dubito, or set the attribute."
         )
-    array: Array = dataset[:]
+    array: Array = dataset[rows]
     return array

@@ -21,6 +21,8 @@ def run(
     iteration: int,
     job: int,
     threads: int,
+    device: str = "cpu",
+    gpus: int = 0,
 ) -> str:
     """Write the candidates of one job, with stop reasons and step counts as attributes.
 
@@ -31,7 +33,7 @@ def run(
     """
     from dubito.uncertainty.registry import load_method
 
-    predictor = load_method(method, ensemble, uncertainty, threads=threads)
+    predictor = load_method(method, ensemble, uncertainty, threads=threads, device=device, gpus=gpus)
     sampler = make_sampler(sampling)
     found = sampler.sample(predictor, read_structures(dataset), seed=seed, iteration=iteration, job=job)
     attributes = {"stops": dict(found.stops), "steps": found.steps, "walkers": found.walkers}

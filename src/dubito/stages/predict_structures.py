@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dubito.core.errors import DataError
-from dubito.data.store import read_attributes, read_structures, write_structures
+from dubito.data.store import read_attributes, read_ids
+from dubito.stages._predicting import predict_files
 from dubito.uncertainty.registry import load_method
 
 # Attributes the store writes itself.
@@ -13,7 +14,15 @@ _OWN = {"schema", "schema_version", "created_by", "content_hash"}
 
 
 def run(
-    *, ensemble: Path, uncertainty: Path, method: str, inputs: list[Path], outputs: list[Path], threads: int
+    *,
+    ensemble: Path,
+    uncertainty: Path,
+    method: str,
+    inputs: list[Path],
+    outputs: list[Path],
+    threads: int,
+    device: str = "cpu",
+    gpus: int = 0,
 ) -> str:
     """Write each input's structures with the predictions of ``method`` to the output of the same rank.
 
@@ -24,22 +33,19 @@ def run(
     DataError
         When a structure of the dataset is also in one of the other inputs, which are to be unseen.
     """
-    fitted = load_method(method, ensemble, uncertainty, threads=threads)
     _refuse_leaks(inputs)
+    fitted = load_method(method, ensemble, uncertainty, threads=threads, device=device, gpus=gpus)
     count = 0
     for source, target in zip(inputs, outputs, strict=True):
-        structures = read_structures(source)
         attributes = {key: value for key, value in read_attributes(source).items() if key not in _OWN}
-        predictions = {method: fitted.predict(structures).fields()}
-        write_structures(target, structures, predictions=predictions, attributes=attributes)
-        count += len(structures)
+        count += predict_files(lambda: fitted, method, [source], target, attributes)
     return f"{count} structures of {len(inputs)} sets predicted"
 
 
 def _refuse_leaks(inputs: list[Path]) -> None:
-    learnt = set(read_structures(inputs[0]).ids)
+    learnt = set(read_ids(inputs[0]))
     for path in inputs[1:]:
-        both = learnt & set(read_structures(path).ids)
+        both = learnt & set(read_ids(path))
         if both:
             raise DataError(
                 f"{len(both)} structures of {path} are also in {inputs[0]}, so errors on them would prove nothing. "

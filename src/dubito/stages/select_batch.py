@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,12 +14,18 @@ from dubito.config.sampling import SanityConfig
 from dubito.config.selection import SelectionConfig
 from dubito.core.errors import DataError
 from dubito.core.files import write_json, write_text
-from dubito.data.store import read_attributes, read_predictions, read_structures, write_structures
+from dubito.data.store import read_attributes, read_structures, write_structures
+from dubito.data.streaming import StructuresReader, pieces
 from dubito.data.structures import Array, Structures
 from dubito.metrics.reduce import structure_max, worst_atom
 from dubito.selection.batch import CONTROL, Batch, choose_batch
+from dubito.stages._shards import plan_shards
 
 _COUNTS = ("stops", "steps", "walkers")
+# What the table of rejected candidates says of each.
+_COLUMNS = ("origin/sampler",)
+# Scores are made of pieces of so many structures and atoms.
+_PIECE = (4096, 65536)
 
 
 def run(
@@ -32,17 +38,20 @@ def run(
     selection: SelectionConfig,
     sanity: SanityConfig,
     method: str,
-    structures_per_shard: int,
+    structures_per_shard: int | Literal["auto"],
     remaining_labels: int | None,
     seed: int,
     iteration: int,
+    places: int = 1,
+    fixed_s: float = 2.0,
 ) -> str:
     """Write ``selected.h5``, ``selection.json`` and ``rejected.csv``.
 
     In iteration 0 everything sane and no duplicate is selected. Later the control slice is drawn from
     the gated pool first, then the selector chooses. The manifest's threshold is the force tolerance
     where scores are in eV/Å (a structure whose largest rms force-error length is below is accepted), and null
-    where they have no unit.
+    where they have no unit. How the batch is cut into labelling jobs stands in the manifest, and is read from there
+    ever after (``places``, ``fixed_s``: see :func:`dubito.stages._shards.plan_shards`).
 
     Raises
     ------
@@ -50,33 +59,36 @@ def run(
         When candidates of a later iteration lack the predictions of ``method``, or when no initial
         structure passes the gates.
     """
-    pool = read_structures(candidates)
     labelled = Structures.empty() if dataset is None else read_structures(dataset)
-    said: dict[str, Array] = {}
-    if iteration > 0 and len(pool):
-        said = _predictions(candidates, method)
-    scores, has_unit = _scores(said, pool) if iteration > 0 else (None, False)
-    batch = choose_batch(
-        pool,
-        labelled=labelled,
-        config=selection,
-        sanity=sanity,
-        seed=seed,
-        iteration=iteration,
-        scores=scores,
-        energy=said.get("energy"),
-        forces=said.get("forces"),
-        remaining=remaining_labels,
-    )
+    with StructuresReader(candidates) as reader:
+        # A pool may be large: of its columns and predictions only what ranks and gates it is read.
+        pool = reader.structures(slice(0, len(reader)), _COLUMNS)
+        said = _Said(reader, method if iteration > 0 and len(pool) else None)
+        scores, has_unit = (said.scores(), said.has_unit) if iteration > 0 else (None, False)
+        batch = choose_batch(
+            pool,
+            labelled=labelled,
+            config=selection,
+            sanity=sanity,
+            seed=seed,
+            iteration=iteration,
+            scores=scores,
+            energy=said.get("energy"),
+            forces=said.get("forces"),
+            remaining=remaining_labels,
+        )
+        rows = np.array(batch.chosen, dtype=int)
+        chosen, predictions = reader.take(rows), said.take(rows)
     if iteration == 0 and not batch.chosen:
         raise DataError(_nothing_left(candidates, pool, batch))
-    chosen = pool[np.array(batch.chosen, dtype=int)].with_columns(origin__reason=batch.reasons or np.zeros(0, "S32"))
+    chosen = chosen.with_columns(origin__reason=batch.reasons or np.zeros(0, "S32"))
     attributes = {key: value for key, value in read_attributes(candidates).items() if key in _COUNTS}
-    predictions = {method: _take(said, pool, batch.chosen)} if said else {}
     write_structures(selected, chosen, predictions=predictions, attributes=attributes)
     write_text(rejected, _table(pool, batch))
+    sharding = plan_shards(len(rows), structures_per_shard, labelled=labelled, places=places, fixed_s=fixed_s)
     plan = _plan(batch, chosen, scores, iteration) | {
-        "n_shards": -(-len(batch.chosen) // structures_per_shard),
+        "n_shards": sharding.n_shards(len(rows)),
+        "sharding": sharding.record(),
         "n_candidates": len(pool),
         "threshold": selection.force_tolerance_ev_per_angstrom if has_unit else None,
         "exploring": attributes,
@@ -98,37 +110,48 @@ def _plan(batch: Batch, chosen: Structures, scores: Array | None, iteration: int
     }
 
 
-def _predictions(candidates: Path, method: str) -> dict[str, Array]:
-    found = read_predictions(candidates)
-    if method not in found:
-        raise DataError(
-            f"{candidates} lacks the predictions of '{method}' (it has: {', '.join(sorted(found)) or 'none'}). "
-            "Score the candidates with that method first, or set uncertainty.acquire_with to one that is there."
-        )
-    return found[method]
+class _Said:
+    """What a method says of the pool, read as it is needed; nothing without a method."""
 
+    def __init__(self, reader: StructuresReader, method: str | None) -> None:
+        self._reader, self._method = reader, method
+        if method is not None and method not in reader.methods:
+            raise DataError(
+                f"{reader.path} lacks the predictions of '{method}' (it has: {', '.join(reader.methods) or 'none'}). "
+                "Score the candidates with that method first, or set uncertainty.acquire_with to one that is there."
+            )
+        self._fields = [] if method is None else reader.fields(method)
 
-def _scores(said: dict[str, Array], pool: Structures) -> tuple[Array, bool]:
-    """Return one score per structure, and whether it is in eV/Å."""
-    if not len(pool):
-        return np.zeros(0), True
-    if "forces_uncertainty" in said:
-        return worst_atom(said["forces_uncertainty"], pool.ptr), True
-    if "forces_score" in said:
-        return structure_max(said["forces_score"], pool.ptr), False
-    raise DataError(
-        "The method that drives selection gives neither forces_uncertainty nor forces_score, so candidates "
-        "can't be ranked. Choose another one in uncertainty.acquire_with."
-    )
+    @property
+    def has_unit(self) -> bool:
+        """Whether scores are in eV/Å."""
+        return self._method is None or "forces_uncertainty" in self._fields
 
+    def get(self, name: str) -> Array | None:
+        """Return one prediction of the whole pool, None when it is not there."""
+        if self._method is None or name not in self._fields:
+            return None
+        return self._reader.prediction(self._method, name, slice(0, len(self._reader)))
 
-def _take(said: dict[str, Array], pool: Structures, rows: list[int]) -> dict[str, Array]:
-    """Return the predictions of some structures."""
-    from dubito.core.fields import PREDICTION_FIELDS
+    def scores(self) -> Array:
+        """Return one score per structure, (n,)."""
+        if self._method is None:
+            return np.zeros(0)
+        if not self.has_unit and "forces_score" not in self._fields:
+            raise DataError(
+                "The method that drives selection gives neither forces_uncertainty nor forces_score, so candidates "
+                "can't be ranked. Choose another one in uncertainty.acquire_with."
+            )
+        return np.concatenate([self._score(piece) for piece in pieces(self._reader.n_atoms, *_PIECE)])
 
-    atoms = np.concatenate([np.arange(pool.ptr[i], pool.ptr[i + 1]) for i in rows] or [np.zeros(0, int)])
-    take = {"structure": np.array(rows, dtype=int), "atom": atoms}
-    return {name: values[take[PREDICTION_FIELDS[name].level]] for name, values in said.items()}
+    def _score(self, piece: slice) -> Array:
+        ptr = self._reader.ptr[piece.start : piece.stop + 1] - self._reader.ptr[piece.start]
+        name, reduce = ("forces_uncertainty", worst_atom) if self.has_unit else ("forces_score", structure_max)
+        return reduce(self._reader.prediction(str(self._method), name, piece), ptr)
+
+    def take(self, rows: Array) -> dict[str, dict[str, Array]]:
+        """Return all predictions of some structures by method."""
+        return {} if self._method is None else {self._method: self._reader.take_predictions(self._method, rows)}
 
 
 def _table(pool: Structures, batch: Batch) -> str:

@@ -15,6 +15,7 @@ from dubito.core.hashing import hash_file, hash_json
 from dubito.core.logs import get_logger
 from dubito.core.provenance import describe
 from dubito.core.random import seed_for
+from dubito.data.device import choose_device
 from dubito.data.statistics import fit_statistics
 from dubito.data.store import read_structures
 from dubito.data.structures import Structures
@@ -41,6 +42,8 @@ def run(
     seed: int,
     iteration: int,
     threads: int,
+    device: str = "cpu",
+    gpus: int = 0,
     stage: int = 0,
 ) -> str:
     """Train ``members`` and write their weights and history.
@@ -50,6 +53,7 @@ def run(
     previous : the last iteration's ensemble, to start from when ``training.warm_start``
     state : folder of the checkpoint; survives a killed job
     members : numbers of the members trained in this job
+    device, gpus : where it is trained, see :func:`dubito.data.device.choose_device`
     stage : version of this stage; a checkpoint of another version is not taken up
 
     Raises
@@ -58,13 +62,15 @@ def run(
         When the dataset lacks labels or a split, or holds model-made labels that are not allowed.
     """
     torch.set_num_threads(threads)
+    # Chosen first: a GPU that is missing should cost nothing but the message.
+    where = choose_device(device, gpus)
     structures = read_structures(dataset)
     structures.require_labels(str(dataset))
     if not allow_model_labels:
         structures.refuse_model_labels(str(dataset))
     _refuse_ambiguous(structures, dataset)
     train, valid = _split(structures, dataset)
-    potential = _start(previous if training.warm_start else None, train, model, members, seed)
+    potential = _start(previous if training.warm_start else None, train, model, members, seed).to(where)
     recipe = training.model_dump(exclude={"checkpoint_every_epochs", "members_per_job", "n_members"})
     start_weights = hash_file(previous) if previous and training.warm_start else None
     fingerprint = hash_json(

@@ -26,12 +26,21 @@ def method_class(name: str) -> type[UncertaintyMethod]:
     return cast(type[UncertaintyMethod], METHODS.load(name))
 
 
-def load_method(method: str, ensemble: Path, state: Path, *, threads: int | None = None) -> Any:
-    """Load a fitted method with its potential, ready to ``predict``."""
+def load_method(
+    method: str, ensemble: Path, state: Path, *, threads: int | None = None, device: str = "cpu", gpus: int = 0
+) -> Any:
+    """Load a fitted method with its potential, ready to ``predict``.
+
+    Parameters
+    ----------
+    threads : of torch; None: leave them as they are
+    device, gpus : where the potential goes, see :func:`dubito.data.device.choose_device`
+    """
     import torch
 
+    from dubito.data.device import choose_device
     from dubito.model.artifact import load_potential
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return method_class(method).load(state, load_potential(ensemble))
+    return method_class(method).load(state, load_potential(ensemble, choose_device(device, gpus)))

@@ -20,7 +20,8 @@ _NOT_AN_ARGUMENT = frozenset({"stage", "rerun_for"})
 def stage_arguments(run: Callable[..., str], job: Any) -> dict[str, Any]:
     """Return the keyword arguments of ``run`` for one job (Snakemake's ``snakemake`` object).
 
-    Inputs, wildcards and threads are passed where the stage asks for them; outputs and params always are.
+    Inputs, wildcards, threads and the number of GPUs (``gpus``) are passed where the stage asks for them; outputs
+    and params always are.
 
     Raises
     ------
@@ -28,13 +29,18 @@ def stage_arguments(run: Callable[..., str], job: Any) -> dict[str, Any]:
         When the rule names something the stage doesn't take, or leaves out something it needs.
     """
     taken = inspect.signature(run).parameters
-    found: dict[str, Any] = {"threads": job.threads, **dict(job.wildcards.items())}
+    found: dict[str, Any] = {"threads": job.threads, "gpus": gpus_of(job), **dict(job.wildcards.items())}
     found = {name: value for name, value in found.items() if name in taken}
     # An input may be there for the order alone, or for a param made from it; outputs and params must be used.
     found |= {name: value for name, value in job.input.items() if name in taken}
     for group in (job.output, job.params):
         found |= {name: value for name, value in group.items() if name in taken or name not in _NOT_AN_ARGUMENT}
     return convert_arguments(run, found)
+
+
+def gpus_of(job: Any) -> int:
+    """Return how many GPUs a job was given: its resource ``gpu``."""
+    return int(job.resources.get("gpu", 0))
 
 
 def convert_arguments(run: Callable[..., str], found: Mapping[str, Any]) -> dict[str, Any]:

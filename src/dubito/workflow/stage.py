@@ -17,11 +17,13 @@ from dubito.core.errors import DubitoError
 from dubito.core.locks import exclusive, process_start
 from dubito.core.logs import configure, get_logger
 from dubito.core.progress import announce, record
-from dubito.workflow.arguments import stage_arguments
+from dubito.workflow.arguments import gpus_of, stage_arguments
 
 log = get_logger(__name__)
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# MB in the unit of ru_maxrss: bytes on macOS, KiB elsewhere.
+_RSS_MB = 1e-6 if sys.platform == "darwin" else 1.024e-3
 # Wildcards that tell jobs of one rule and iteration apart.
 _PARTS = ("shard", "job", "group", "method", "profile")
 
@@ -71,7 +73,7 @@ class _Job:
         self.max_iterations: int = settings["max_iterations"]
         self.iteration = int(wildcards["iteration"]) if "iteration" in wildcards else None
         self.part = "_".join(wildcards[key] for key in _PARTS if key in wildcards)
-        self.gpus = int(snakemake.resources.get("gpu", 0))
+        self.gpus = gpus_of(snakemake)
         self.folder = Path("results", self.campaign)
         self.log = Path(snakemake.log[0])
         where = "" if self.iteration is None else f"_{self.iteration:03d}"
@@ -122,14 +124,27 @@ def _usage(start: float, gpus: int) -> dict[str, float]:
     A GPU counts as busy while the job that asked for it runs.
     """
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    scale = 1e-6 if sys.platform == "darwin" else 1.024e-3  # bytes there, KiB elsewhere
     wall = round(time.monotonic() - start, 3)
     return {
         "wall_s": wall,
         "cpu_s": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
         "gpu_s": round(wall * gpus, 3),
-        "max_rss_mb": round(max(own.ru_maxrss, children.ru_maxrss) * scale, 1),
+        "max_rss_mb": round(max(_peak_mb(own.ru_maxrss), children.ru_maxrss * _RSS_MB), 1),
     }
+
+
+def _peak_mb(max_rss: int) -> float:
+    """Return the largest resident memory of this process, MB.
+
+    Linux carries ``ru_maxrss`` over from the process that started this one, so that a small job of a large parent
+    looks large; ``VmHWM`` begins anew with each program.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return max_rss * _RSS_MB
+    own = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(own[0]) * 1.024e-3 if own else max_rss * _RSS_MB
 
 
 def _log_warnings() -> None:

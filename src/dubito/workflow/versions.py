@@ -13,14 +13,14 @@ from dubito.core.errors import EnvironmentFault, unknown_name
 
 STAGE_VERSIONS: Final = {
     "prepare_structures": 1,
-    "prepare_reference": 1,
+    "prepare_reference": 2,
     "prepare_test": 1,
     "explore_structures": 1,
     "score_candidates": 1,
     "select_batch": 1,
-    "label_structures": 1,
+    "label_structures": 2,
     "build_dataset": 1,
-    "train_ensemble": 1,
+    "train_ensemble": 2,
     "merge_ensemble": 1,
     "fit_uncertainty": 1,
     "predict_structures": 1,

@@ -1,0 +1,114 @@
+"""What each rule asks for: threads, GPUs, and the cost of starting a job. The one place where that is chosen.
+
+A profile overrides all of it (``set-threads``, ``set-resources``): it knows the machine, this knows the work.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from dubito.config import Config
+
+# The rules that run the network.
+NETWORK_RULES: Final = (
+    "train_ensemble",
+    "fit_uncertainty",
+    "explore_structures",
+    "score_candidates",
+    "predict_structures",
+)
+# A thread pays when it gets this many (structure, member) pairs to evaluate between two points where all wait.
+PAIRS_PER_THREAD: Final = 8
+# A job of fewer pairs in all is over before a second thread pays for itself: most of it is the import of torch.
+PAIRS_PER_JOB: Final = 4000
+# What the profiles raise where more pays: beyond this nothing is measured.
+MOST_THREADS: Final = 2
+# Seconds of a labelling job before its first label: start and imports; on a cluster Snakemake starts twice more.
+FIXED_S: Final = {"local": 2.0, "cluster": 6.0}
+
+
+def threads_of(rule: str, config: Config) -> int:
+    """Return the threads of a rule, from its work in this campaign.
+
+    Rules without network are small numpy work, or (labels, profiles) one calculation after another in one process,
+    where jobs side by side use the cores better: 1 thread. Rules with network get more when they have the work.
+    """
+    if rule not in NETWORK_RULES:
+        return 1
+    at_once, in_all = _pairs(rule, config)
+    if in_all < PAIRS_PER_JOB:
+        return 1
+    return max(1, min(MOST_THREADS, at_once // PAIRS_PER_THREAD))
+
+
+def _pairs(rule: str, config: Config) -> tuple[int, int]:
+    """Return the (structure, member) pairs that a job evaluates between two synchronisations, and in all."""
+    training, sampler, members = config.training, config.sampling.sampler, config.training.n_members
+    if rule == "train_ensemble":
+        together = min(members, training.members_per_job)
+        return training.batch_size * together, most_labels(config) * training.max_epochs * together
+    if rule == "explore_structures":
+        walkers = sampler.n_walkers * members
+        return walkers, walkers * sampler.n_steps
+    if rule == "score_candidates":
+        found = sampler.n_jobs * sampler.n_walkers * (sampler.n_steps // sampler.save_every_steps + 1)
+        return found * members, found * members
+    return most_labels(config) * members, most_labels(config) * members
+
+
+def most_labels(config: Config) -> int:
+    """Return about how many labels the campaign can have in the end (a file's structures count as none)."""
+    batch = config.selection.n_select * (1 + config.selection.control_fraction)
+    most = math.ceil((config.data.initial.n_structures or 0) + config.campaign.max_iterations * batch)
+    return most if config.campaign.max_labels is None else min(most, config.campaign.max_labels)
+
+
+def gpus_of_rule(device: str, *, is_driver: bool, runs_here: bool) -> int:
+    """Return how many GPUs a rule with network asks for, unless the profile says otherwise.
+
+    Parameters
+    ----------
+    device : ``resources.device`` of the configuration
+    is_driver : whether this is the process that plans, not a job on a node
+    runs_here : whether jobs run on this machine
+
+    Notes
+    -----
+    ``cuda`` asks for one everywhere. ``auto`` asks for one where jobs run on a machine that has one; on a cluster it
+    takes what the profile requests. A job on a node has what the scheduler shows it.
+    """
+    if device == "cpu":
+        return 0
+    if not is_driver:
+        return visible_gpus(os.environ)
+    return 1 if device == "cuda" or (runs_here and machine_has_gpu(os.environ)) else 0
+
+
+def visible_gpus(environment: Mapping[str, str]) -> int:
+    """Return how many GPUs ``CUDA_VISIBLE_DEVICES`` shows; 0 when it is not set."""
+    shown = environment.get("CUDA_VISIBLE_DEVICES", "")
+    names = [name.strip() for name in shown.split(",")]
+    return len([name for name in names if name not in {"", "-1", "NoDevFiles"}])
+
+
+def machine_has_gpu(environment: Mapping[str, str], devices: Path = Path("/dev")) -> bool:
+    """Say whether this machine has an NVIDIA GPU that is not hidden; looks at device files, imports nothing."""
+    if "CUDA_VISIBLE_DEVICES" in environment and not visible_gpus(environment):
+        return False
+    return any(path.name.removeprefix("nvidia").isdigit() for path in devices.glob("nvidia*"))
+
+
+def shard_minutes(manifest: Mapping[str, Any], attempt: int) -> int:
+    """Return the time to ask for one labelling job of a batch, minutes.
+
+    A quarter of an hour for each structure where nothing is measured; else three times what labels have taken so far
+    and a quarter of an hour beside. Finished structures are kept when it runs out, and the next attempt has more.
+    """
+    structures = max(1, math.ceil(manifest["n_selected"] / max(1, manifest["n_shards"])))
+    seconds = dict(manifest.get("sharding", {})).get("seconds_per_structure")
+    each = 15.0 if seconds is None else min(15.0, 3 * seconds / 60)
+    return int(attempt * (15 + math.ceil(structures * each)))
