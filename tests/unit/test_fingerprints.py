@@ -111,7 +111,8 @@ def test_a_part_is_like_the_part_alone() -> None:
     rows = np.array([7, 3, 3, 16, 2])
     part, alone, whole = fingerprints(pool).take(rows), fingerprints(pool[rows]), fingerprints(pool)
     for i in range(20):
-        np.testing.assert_allclose(part.to_one(whole, i), alone.to_one(whole, i))
+        # The square root of a difference that cancels: its own distance is 0 but for rounding.
+            np.testing.assert_allclose(part.to_one(whole, i), alone.to_one(whole, i), atol=1e-6)
 
 
 def test_large_molecules_keep_the_shortest_distances() -> None:
