@@ -112,7 +112,7 @@ def test_a_part_is_like_the_part_alone() -> None:
     part, alone, whole = fingerprints(pool).take(rows), fingerprints(pool[rows]), fingerprints(pool)
     for i in range(20):
         # The square root of a difference that cancels: its own distance is 0 but for rounding.
-            np.testing.assert_allclose(part.to_one(whole, i), alone.to_one(whole, i), atol=1e-6)
+        np.testing.assert_allclose(part.to_one(whole, i), alone.to_one(whole, i), atol=1e-6)
 
 
 def test_large_molecules_keep_the_shortest_distances() -> None:
