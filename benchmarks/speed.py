@@ -159,6 +159,12 @@ def recorded_compiled() -> Any:
     return {"date": content["date"], "threads": content["threads"], "ratios": kept, "rows": rows}
 
 
+def recorded_labels() -> Any:
+    """Return labels per core-hour of the last run of benchmarks/labelling.py."""
+    path = RESULTS / "labelling.json"
+    return json.loads(path.read_text())["labels_per_core_hour"] if path.exists() else None
+
+
 def report(row: Row, all_series: list[Series], seconds: float) -> None:
     """Tell on stderr how a row went."""
     parts = []
@@ -206,6 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = table(measured, sizes, peak["matmul_gflops"])
     content = {
         **headlines(measured, lines),
+        "labels_per_core_hour": recorded_labels(),
         "peers_missing": missing,
         "structures": {name: batch.name for name, batch in batches.items()},
         "network": {"n_features": options.n_features, "n_layers": options.n_layers, "r_max_angstrom": 5.0},

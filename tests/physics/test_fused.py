@@ -110,6 +110,16 @@ def test_any_number_of_layers(n_layers: int) -> None:
     assert_equal(quantities(fused, graph), quantities(dense, graph), TOLERANCE["float64"])
 
 
+@pytest.mark.parametrize(("hidden", "compiled"), [([], True), ([16], True), ([5], False), ([8] * 8, False)])
+def test_any_radial_network(hidden: list[int], compiled: bool) -> None:
+    """Those whose layers don't fill vectors, or are too many, run in torch."""
+    fused, dense = make("fused", radial_hidden=hidden), make("dense", radial_hidden=hidden)
+    graph = graph_of(everything(), fused)
+    assert_equal(quantities(fused, graph), quantities(dense, graph), TOLERANCE["float64"])
+    assert isinstance(fused.compiled, choice.FusedNetwork)
+    assert (fused.compiled.radial is not None) == compiled
+
+
 def test_gradcheck_of_features_forces_and_virial() -> None:
     """By weights, tables and readout at once: the second derivative that training on forces needs."""
     potential = make("fused", members=1, n_features=2, n_layers=2, radial_hidden=[4], n_spline_intervals=8)

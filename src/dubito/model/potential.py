@@ -140,7 +140,7 @@ class Potential(nn.Module):
         if geometry is None:
             geometry = self._geometry(network, graph)
         with torch.set_grad_enabled(create_graph):
-            tables = self._tables(keep=not create_graph)
+            tables = self._tables(network, keep=not create_graph)
             if network is None:
                 return evaluate_in_torch(self, graph, geometry, tables, forces=forces, create_graph=create_graph)
             readout = self._readout(graph) if forces else None
@@ -166,7 +166,7 @@ class Potential(nn.Module):
         """Return the energies (M, n) of structures from those of atoms (M, N)."""
         return torch.segment_reduce(energies.T, "sum", offsets=graph.atom_ptr, axis=0).T
 
-    def _tables(self, *, keep: bool) -> list[Tensor]:
+    def _tables(self, network: FusedNetwork | None, *, keep: bool) -> list[Tensor]:
         """Return the knots of each layer's radial functions; kept while the weights stay as they are.
 
         The weights are compared, not their version counters: the optimiser moves them through another tensor.
@@ -174,6 +174,9 @@ class Potential(nn.Module):
         now = [weight.value for layer in self.interactions for weight in layer.radial.weights]
         if keep and self._kept is not None and all(map(torch.equal, self._kept[0], now)):
             return self._kept[1]
-        tables = [layer.radial(self._knot_basis) for layer in self.interactions]
+        if network is not None and network.radial is not None:
+            tables = network.radial(self._knot_basis, self.grid.n_knots)
+        else:
+            tables = [layer.radial(self._knot_basis) for layer in self.interactions]
         self._kept = ([value.detach().clone() for value in now], tables) if keep else None
         return tables

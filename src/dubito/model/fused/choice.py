@@ -75,7 +75,8 @@ def _compile(potential: Potential) -> FusedNetwork:
     description = Description(
         potential.interactions, potential.embedding, specification, len(potential.species), potential.grid.n_knots
     )
-    return FusedNetwork(description, specification)
+    radial = [layer.radial for layer in potential.interactions]
+    return FusedNetwork(description, radial, specification)
 
 
 def _check(potential: Potential, specification: Specification) -> None:

@@ -12,12 +12,13 @@ from torch.autograd.function import once_differentiable
 
 from dubito.core.errors import ModelError
 from dubito.model.fused.library import BatchC, Description, FieldsC, GeometryC, PairsC, open_library
+from dubito.model.fused.radial import FusedRadial
 from dubito.model.fused.source import Specification
 from dubito.model.geometry import Geometry
 
 if TYPE_CHECKING:
     from dubito.data.graphs import Graph
-    from dubito.model.radial import SplineGrid
+    from dubito.model.radial import RadialNetwork, SplineGrid
 
 # Pairs are read this many at a time, beyond the last one too.
 _PADDING = 16
@@ -33,6 +34,7 @@ class FusedNetwork:
     Parameters
     ----------
     description : layers and weights
+    radial : the radial network of each layer
     specification : what the library is compiled for
 
     Raises
@@ -41,10 +43,12 @@ class FusedNetwork:
         When the library can't be made or loaded here.
     """
 
-    def __init__(self, description: Description, specification: Specification) -> None:
+    def __init__(self, description: Description, radial: Sequence[RadialNetwork], specification: Specification) -> None:
         self.description, self.specification = description, specification
         self.library = open_library(specification)
-        self.dtype = torch.float64 if specification.double else torch.float32
+        fits = FusedRadial.fits(radial, specification)
+        # None: the radial networks run in torch, the rest does not care.
+        self.radial = FusedRadial(radial, self.library) if fits else None
 
     def geometry(self, graph: Graph, grid: SplineGrid) -> Geometry:
         """Compute what :func:`dubito.model.geometry.make_geometry` does, in one pass over the pairs."""
@@ -83,11 +87,11 @@ class FusedNetwork:
             sweep: Any = _Sweep.apply
             out = sweep(self, graph, geometry, virial and forces, len(weights), readout, *weights, *tables)
             return (out[0], out[1], out[2]) if forces else (out[0], None, None)
-        call = _Call(self, graph, geometry, weights, tables, readout)
+        call = CompiledCall(self, graph, geometry, weights, tables, readout)
         return call.evaluate(virial=virial and readout is not None, keep=False)
 
 
-class _Call:
+class CompiledCall:
     """One batch and its tensors; they must live as long as the C code holds their addresses."""
 
     def __init__(
@@ -100,6 +104,8 @@ class _Call:
         readout: Tensor | None,
     ) -> None:
         self.network, self.graph = network, graph
+        # Both calls must lay out the state for the same number of threads.
+        self.threads = torch.get_num_threads()
         self.weights, self.tables = list(weights), [table.contiguous() for table in tables]
         self.readout = None if readout is None else readout.contiguous()
         self.members = len(self.tables[0])
@@ -167,7 +173,7 @@ class _Call:
 
     def _run(self, function: Any, network: Any, fields: Any) -> None:
         pointers = (ctypes.byref(network), ctypes.byref(self.batch), ctypes.byref(fields))
-        if function(*pointers, self.members, torch.get_num_threads()):
+        if function(*pointers, self.members, self.threads):
             raise ModelError(
                 f"There was not enough memory to evaluate {self.graph.n_structures} structures with "
                 f"{self.graph.n_atoms} atoms at once. Lower training.batch_size, or ask for more memory."
@@ -188,7 +194,7 @@ class _Sweep(torch.autograd.Function):
         readout: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        call = _Call(network, graph, geometry, tensors[:n_weights], tensors[n_weights:], readout)
+        call = CompiledCall(network, graph, geometry, tensors[:n_weights], tensors[n_weights:], readout)
         out = call.evaluate(virial=virial, keep=True)
         # The tensors themselves are saved too, so that a change in place is noticed.
         ctx.save_for_backward(readout, *tensors)

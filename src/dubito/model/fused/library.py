@@ -83,6 +83,19 @@ FieldsC = _structure(
 
 GeometryC = _structure("GeometryC", **_many(c_void_p, "harmonics jacobian length unit knot spline slope"))
 
+# Maps of a radial network at the most, as in c/radial.c.
+MOST_MAPS = 8
+RadialC = _structure(
+    "RadialC",
+    **_many(c_int32, "n_maps n_paths"),
+    widths=c_int32 * MOST_MAPS,
+    weights=c_void_p * MOST_MAPS,
+    member_strides=c_int64 * MOST_MAPS,
+    scales=c_double * MOST_MAPS,
+    gradients=c_void_p * MOST_MAPS,
+    **_many(c_void_p, "table hidden"),
+)
+
 
 @cache
 def open_library(specification: Specification) -> ctypes.CDLL:
@@ -93,6 +106,9 @@ def open_library(specification: Specification) -> ctypes.CDLL:
         function.restype = c_int
     library.make_geometry.argtypes = [c_void_p, c_int64, c_double, c_int, POINTER(GeometryC), c_int]
     library.make_geometry.restype = None
+    integers = [c_int, c_int]
+    library.radial_tables.argtypes = [POINTER(RadialC), *integers, c_void_p, *integers, c_double, *integers]
+    library.radial_tables.restype = c_int
     library.state_elements.argtypes = [POINTER(NetworkC), c_int64, c_int64, c_int64]
     library.state_elements.restype = c_int64
     return library

@@ -40,10 +40,10 @@ def write_source(specification: Specification) -> str:
     head = "".join(f"#define {name} {value}\n" for name, value in defines.items())
     head += "#ifdef _OPENMP\n#include <omp.h>\n#endif\n"
     folder = files("dubito.model.fused") / "c"
-    text = {name: (folder / name).read_text() for name in ("vector.h", "linear.h", "network.h", "gate.h")}
+    text = {name: (folder / name).read_text() for name in ("vector.h", "linear.h", "arena.h", "network.h", "gate.h")}
     network = (folder / "network.c").read_text().replace('#include "gate.h"\n', text["gate.h"])
-    geometry, driver = ((folder / name).read_text() for name in ("geometry.c", "driver.c"))
+    geometry, radial, driver = ((folder / name).read_text() for name in ("geometry.c", "radial.c", "driver.c"))
     paths = write_paths(specification.l_max, specification.parity)
     harmonics = write_harmonics(specification.l_max)
-    heads = [text["vector.h"], text["linear.h"], text["network.h"]]
-    return "\n".join([head, *heads, harmonics, geometry, paths, network, driver])
+    heads = [text["vector.h"], text["linear.h"], text["arena.h"], text["network.h"]]
+    return "\n".join([head, *heads, harmonics, geometry, radial, paths, network, driver])

@@ -1,48 +1,54 @@
 /* Work space, tasks and threads; the two functions that Python calls. */
 
-typedef struct {
-    char *data;
-    size_t size, used;
-} Arena;
-
-/* Memory is kept from call to call: mapping it anew costs more than a small molecule. */
-static _Thread_local Arena work_arena, gradient_arena;
-
-static void *take(Arena *arena, int64_t elements) {
-    void *out = arena->data ? arena->data + arena->used : NULL;
-    arena->used += ((size_t)elements * sizeof(T) + 127) & ~(size_t)63;
-    return out;
-}
-
-static int reserve(Arena *arena, size_t size) {
-    if (arena->size < size) {
-        free(arena->data);
-        arena->data = NULL;
-        arena->size = 0;
-        if (posix_memalign((void **)&arena->data, 64, size + size / 4)) return 0;
-        arena->size = size + size / 4;
-    }
-    arena->used = 0;
-    return 1;
-}
-
 /* --- tasks -------------------------------------------------------------------------------------- */
 
 typedef struct {
     int64_t *first; /* (n_groups + 1) structures */
-    int64_t n_groups;
+    int64_t n_groups, total; /* total: cost of all tasks */
     int team; /* all threads work on one task at a time */
 } Groups;
 
+static int64_t cost_of(const Batch *b, int64_t s0, int64_t s1) {
+    const int64_t a0 = b->atom_ptr[s0], a1 = b->atom_ptr[s1];
+    return b->pairs.first[a1] - b->pairs.first[a0] + 8 * (a1 - a0) + 1;
+}
+
+/* The thread that takes a task: its middle lies in the thread's share of all costs. */
+static int64_t thread_of(int64_t before, int64_t cost, int64_t total, int threads) {
+    return (2 * before + cost) * threads / (2 * total);
+}
+
+/* Return how much more than its share the busiest thread would do. */
+static double imbalance(const Batch *b, const Groups *groups, int n_members, int threads, int64_t total) {
+    int64_t before = 0, most = 0, own = 0, last = -1;
+    for (int64_t i = 0; i < groups->n_groups * n_members; i++) {
+        const int64_t g = i % groups->n_groups, cost = cost_of(b, groups->first[g], groups->first[g + 1]);
+        const int64_t thread = thread_of(before, cost, total, threads);
+        own = thread == last ? own + cost : cost;
+        last = thread;
+        most = own > most ? own : most;
+        before += cost;
+    }
+    return (double)most * threads / (double)total;
+}
+
+/* Groups follow from the batch and the threads asked for, so that both calls lay out the same state. */
 static Groups make_groups(const Batch *b, int n_members, int threads) {
-    Groups out = {malloc(sizeof(int64_t) * (size_t)(b->n_structures + 1)), 0, 0};
+    Groups out = {malloc(sizeof(int64_t) * (size_t)(b->n_structures + 1)), 0, 0, 0};
     if (!out.first) return out;
     out.first[0] = 0;
     for (int64_t s = 0; s < b->n_structures; s++) {
         const int64_t atoms = b->atom_ptr[s + 1] - b->atom_ptr[out.first[out.n_groups]];
         if (atoms >= TILE / 2 || s + 1 == b->n_structures) out.first[++out.n_groups] = s + 1;
     }
-    out.team = threads > 1 && out.n_groups * n_members < 2 * threads && b->n_atoms > 2 * TILE * out.n_groups;
+    for (int64_t g = 0; g < out.n_groups; g++) out.total += cost_of(b, out.first[g], out.first[g + 1]);
+    out.total *= n_members;
+    /* Meeting after each layer costs a team little, but for the smallest batches. */
+    if (threads > 1 && b->n_atoms >= TILE && imbalance(b, &out, n_members, threads, out.total) > 1.1) {
+        out.team = 1;
+        out.n_groups = 1;
+        out.first[1] = b->n_structures;
+    }
     return out;
 }
 
@@ -212,7 +218,6 @@ typedef struct {
     Groups groups;
     T *packed;
     T **buffers; /* (threads, members) gradients */
-    int64_t total;
 } Call;
 
 static void run_task(Task *t, const Call *call, const Team *team) {
@@ -224,12 +229,6 @@ static void run_task(Task *t, const Call *call, const Team *team) {
         forward(t, team);
         if (call->fields->readout) reverse(t, team);
     }
-}
-
-static int64_t cost_of(const Call *call, int64_t group) {
-    const Batch *b = call->batch;
-    const int64_t a0 = b->atom_ptr[call->groups.first[group]], a1 = b->atom_ptr[call->groups.first[group + 1]];
-    return b->pairs.first[a1] - b->pairs.first[a0] + 8 * (a1 - a0) + 1;
 }
 
 /* Where the state of a task lies. */
@@ -288,8 +287,9 @@ static void run_apart(Call *call, Task *t, int rank) {
     const int64_t n = call->groups.n_groups * call->n_members;
     int64_t before = 0, first = n, last = 0;
     for (int64_t i = 0; i < n; i++) {
-        const int64_t cost = cost_of(call, i % call->groups.n_groups);
-        if ((2 * before + cost) * call->threads / (2 * call->total) == rank) {
+        const int64_t g = i % call->groups.n_groups;
+        const int64_t cost = cost_of(call->batch, call->groups.first[g], call->groups.first[g + 1]);
+        if (thread_of(before, cost, call->groups.total, call->threads) == rank) {
             first = i < first ? i : first;
             last = i + 1;
         }
@@ -345,9 +345,6 @@ static int run(Call *call) {
     call->packed = malloc(sizeof(T) * 2 * (size_t)(size * call->n_members) + 64);
     call->buffers = calloc((size_t)(call->threads * call->n_members), sizeof(T *));
     call->failed = !call->groups.first || !call->packed || !call->buffers;
-    call->total = 0;
-    for (int64_t g = 0; !call->failed && g < call->groups.n_groups; g++) call->total += cost_of(call, g);
-    call->total *= call->n_members;
     Arena shared = {0};
     if (!call->failed) {
 #ifdef _OPENMP

@@ -56,11 +56,12 @@ typedef struct {
     int n_species;
 } Tile;
 
-static int64_t n_tiles(const Task *t) { return (t->a1 - t->a0 + TILE - 1) / TILE; }
+/* Each thread of a team has a run of atoms, which it does tile by tile. */
+static int64_t share_start(const Task *t, int rank, int size) { return t->a0 + (t->a1 - t->a0) * rank / size; }
 
-static void make_tile(const Task *t, int64_t index, Tile *tile) {
-    tile->start = t->a0 + index * TILE;
-    tile->stop = tile->start + TILE < t->a1 ? tile->start + TILE : t->a1;
+static void make_tile(const Task *t, int64_t start, int64_t stop, Tile *tile) {
+    tile->start = start;
+    tile->stop = start + TILE < stop ? start + TILE : stop;
     int n = 0;
     tile->n_species = 0;
     for (int s = 0; s < t->net->n_species; s++) {
@@ -75,9 +76,10 @@ static void make_tile(const Task *t, int64_t index, Tile *tile) {
     tile->first[tile->n_species] = n;
 }
 
-#define EACH_TILE(task, team)                                                                        \
-    for (int64_t tile_index = n_tiles(task) * (team)->rank / (team)->size;                           \
-         tile_index < n_tiles(task) * ((team)->rank + 1) / (team)->size; tile_index++)
+#define EACH_TILE(task, team)                                                                   \
+    for (int64_t at = share_start(task, (team)->rank, (team)->size),                            \
+                 end = share_start(task, (team)->rank + 1, (team)->size);                       \
+         at < end && (make_tile(task, at, end, &tile), 1); at += TILE)
 
 static inline Rows all_rows(const Tile *tile, int dim) {
     return (Rows){tile->atoms, (int)(tile->stop - tile->start), dim};
@@ -190,7 +192,6 @@ static void forward(Task *t, const Team *team) {
     const T *embedding = t->matrices[net->n_matrices - 1];
     Tile tile;
     EACH_TILE(t, team) {
-        make_tile(t, tile_index, &tile);
         for (int64_t a = tile.start; a < tile.stop; a++)
             memcpy(t->state[0].x + (a - t->a0) * CHANNELS, embedding + t->batch->species[a] * CHANNELS,
                    sizeof(T) * CHANNELS);
@@ -201,13 +202,11 @@ static void forward(Task *t, const Team *team) {
         T *out = l + 1 < net->n_layers ? t->state[l + 1].x
                                        : t->fields.features + ((int64_t)t->member * t->batch->n_atoms + t->a0) * CHANNELS;
         EACH_TILE(t, team) {
-            make_tile(t, tile_index, &tile);
-            mix(t, layer, &tile, s->x, s->y, 0);
+                mix(t, layer, &tile, s->x, s->y, 0);
         }
         meet(team);
         EACH_TILE(t, team) {
-            make_tile(t, tile_index, &tile);
-            clear(t, &tile, s->message, (int64_t)layer->messages * CHANNELS);
+                clear(t, &tile, s->message, (int64_t)layer->messages * CHANNELS);
             EACH_PATH(layer) {
                 const Path *path = &layer->paths[path_index];
                 couplings[path->coupling].values(
@@ -228,7 +227,6 @@ static void reverse(Task *t, const Team *team) {
     const Network *net = t->net;
     Tile tile;
     EACH_TILE(t, team) {
-        make_tile(t, tile_index, &tile);
         const int64_t first = t->batch->pairs.first[tile.start], last = t->batch->pairs.first[tile.stop];
         memset(t->sums + (first - t->e0) * (HARMONICS + 1) * LANES, 0,
                sizeof(T) * (size_t)((last - first) * (HARMONICS + 1) * LANES));
@@ -241,14 +239,12 @@ static void reverse(Task *t, const Team *team) {
         LayerState *s = &t->state[l];
         T *x_adjoint = l ? t->state[l - 1].out_adjoint : t->lambda_x;
         EACH_TILE(t, team) {
-            make_tile(t, tile_index, &tile);
-            gate_adjoint(t, layer, &tile, s->mapped, s->out_adjoint, s->mapped_adjoint);
+                gate_adjoint(t, layer, &tile, s->mapped, s->out_adjoint, s->mapped_adjoint);
             map_out_adjoint(t, layer, &tile, s->mapped_adjoint, s->message_adjoint, x_adjoint);
         }
         meet(team);
         EACH_TILE(t, team) {
-            make_tile(t, tile_index, &tile);
-            clear(t, &tile, s->y_adjoint, (int64_t)layer->in * CHANNELS);
+                clear(t, &tile, s->y_adjoint, (int64_t)layer->in * CHANNELS);
             EACH_PATH(layer) {
                 const Path *path = &layer->paths[path_index];
                 couplings[path->coupling].gradients(
@@ -271,7 +267,6 @@ static void pull_atoms(Task *t, const Team *team) {
     Tile tile;
     T *forces = t->fields.forces + (int64_t)t->member * b->n_atoms * 3;
     EACH_TILE(t, team) {
-        make_tile(t, tile_index, &tile);
         for (int64_t n = tile.start; n < tile.stop; n++) {
             T own[3] = {0, 0, 0};
             for (int64_t e = b->pairs.first[n]; e < b->pairs.first[n + 1]; e++) {
@@ -332,7 +327,6 @@ static void tangent(Task *t, const Team *team) {
     const Network *net = t->net;
     Tile tile;
     EACH_TILE(t, team) {
-        make_tile(t, tile_index, &tile);
         displace(t, &tile, t->s0);
         clear(t, &tile, t->tangent[0].x, CHANNELS); /* the embedding does not move */
     }
@@ -344,13 +338,11 @@ static void tangent(Task *t, const Team *team) {
                      ? t->tangent[l + 1].x
                      : t->fields.of_readout + ((int64_t)t->member * t->batch->n_atoms + t->a0) * CHANNELS;
         EACH_TILE(t, team) {
-            make_tile(t, tile_index, &tile);
-            mix(t, layer, &tile, d->x, d->y, 0);
+                mix(t, layer, &tile, d->x, d->y, 0);
         }
         meet(team);
         EACH_TILE(t, team) {
-            make_tile(t, tile_index, &tile);
-            clear(t, &tile, d->message, (int64_t)layer->messages * CHANNELS);
+                clear(t, &tile, d->message, (int64_t)layer->messages * CHANNELS);
             EACH_PATH(layer) {
                 const Path *path = &layer->paths[path_index];
                 couplings[path->coupling].tangents(
@@ -370,7 +362,6 @@ static void curvature(Task *t, const Team *team) {
     const Network *net = t->net;
     Tile tile;
     EACH_TILE(t, team) {
-        make_tile(t, tile_index, &tile);
         const int64_t row = ((int64_t)t->member * t->batch->n_atoms + tile.start) * CHANNELS;
         memcpy(t->lambda_next + (tile.start - t->a0) * CHANNELS, t->fields.of_features + row,
                sizeof(T) * (size_t)((tile.stop - tile.start) * CHANNELS));
@@ -380,16 +371,14 @@ static void curvature(Task *t, const Team *team) {
         LayerState *s = &t->state[l];
         LayerTangent *d = &t->tangent[l];
         EACH_TILE(t, team) {
-            make_tile(t, tile_index, &tile);
-            gate_curvature(t, layer, &tile, s->mapped, d->mapped, t->lambda_next, s->out_adjoint, t->lambda_mapped);
+                gate_curvature(t, layer, &tile, s->mapped, d->mapped, t->lambda_next, s->out_adjoint, t->lambda_mapped);
             map_out_gradient(t, layer, &tile, s->message, s->x, t->lambda_mapped);
             map_out_gradient(t, layer, &tile, d->message, d->x, s->mapped_adjoint);
             map_out_adjoint(t, layer, &tile, t->lambda_mapped, t->lambda_message, t->lambda_x);
         }
         meet(team);
         EACH_TILE(t, team) {
-            make_tile(t, tile_index, &tile);
-            clear(t, &tile, t->lambda_y, (int64_t)layer->in * CHANNELS);
+                clear(t, &tile, t->lambda_y, (int64_t)layer->in * CHANNELS);
             EACH_PATH(layer) {
                 const Path *path = &layer->paths[path_index];
                 couplings[path->coupling].curvatures(
@@ -413,7 +402,6 @@ static void curvature(Task *t, const Team *team) {
     }
     T *embedding = t->gradients[net->n_matrices - 1];
     EACH_TILE(t, team) {
-        make_tile(t, tile_index, &tile);
         for (int64_t a = tile.start; a < tile.stop; a++)
             for (int c = 0; c < CHANNELS; c++)
                 embedding[t->batch->species[a] * CHANNELS + c] += t->lambda_next[(a - t->a0) * CHANNELS + c];

@@ -1,0 +1,197 @@
+"""Write the tables of docs/performance.md from the benchmarks' JSON.
+
+    python benchmarks/tables.py            # print them
+    python benchmarks/tables.py --write    # put them into the page, between its markers
+
+A test compares the page with the JSON, so that no number there is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+PAGE = ROOT / "docs" / "performance.md"
+
+Json = dict[str, Any]
+
+
+def read(name: str) -> Json:
+    """Return a benchmark's result, empty when it has not been run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def markdown(head: list[str], rows: list[list[Any]]) -> str:
+    """Return a table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _spread(value: Json | None) -> str:
+    if not value:
+        return "–"
+    return f"{_short(value['median'])} ({_short(value['p10'])} to {_short(value['p90'])})"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _case(key: str) -> str:
+    """Say what a row is: ``l2@5``, ``l1@5:silicon`` and the like."""
+    degree, _, rest = key.partition("@")
+    return f"l_max {degree[1:]}, batch {rest}"
+
+
+def ratios() -> str:
+    """Peer's time over ours."""
+    found = read("speed").get("ratios", {})
+    names = {
+        "train: nequip / dubito": "train: NequIP / one member",
+        "train: nequip / four members": "train: one NequIP / four members",
+        "train: MACE / dubito": "train: MACE / one member",
+        "score: four nequip / four members": "score: four NequIP / four members",
+    }
+    keys = list(next(iter(found.values()), {}))
+    rows = [[_case(key), *[_spread(found[name].get(key)) for name in names]] for key in keys]
+    return markdown(["case", *names.values()], rows)
+
+
+def milliseconds() -> str:
+    """Times of each program."""
+    rows = []
+    for line in read("speed").get("rows", []):
+        if line.get("error"):
+            rows.append([_row_name(line), line["program"], "failed", "", "", ""])
+            continue
+        train, score = line.get("train_ms", {}).get("median"), line["score_ms"]["median"]
+        share = line.get("score_peak_fraction")
+        rows.append(
+            [
+                _row_name(line),
+                line["program"].replace("_", " "),
+                _short(train) if train else "–",
+                _short(score),
+                line.get("peak_memory_mib", "–"),
+                f"{100 * share:.0f} %" if share else "",
+            ]
+        )
+    return markdown(["case", "program", "train step, ms", "score, ms", "peak memory, MiB", "of matmul peak"], rows)
+
+
+def _row_name(line: Json) -> str:
+    extra = "" if line["structures"] == "molecules" else f", {line['structures']}"
+    extra += "" if line["dtype"] == "float32" else f", {line['dtype']}"
+    return f"l_max {line['l_max']}, batch {line['batch']}{extra}"
+
+
+def compiled() -> str:
+    """NequIP's compiled mode."""
+    content = read("speed_compiled")
+    found = content.get("ratios", {})
+    names = [
+        "train: nequip eager / compiled",
+        "train: nequip compiled / dubito",
+        "train: nequip compiled / four members",
+    ]
+    keys = list(found.get(names[0], {}))
+    first = {f"l{r['l_max']}@{r['batch']}": r for r in content.get("rows", []) if r["program"] == "nequip_compiled"}
+    rows = [
+        [_case(key), _short(first[key].get("first_train_s", 0)), *[_spread(found[name].get(key)) for name in names]]
+        for key in keys
+    ]
+    return markdown(
+        ["case", "first step, s", "eager / compiled", "compiled / one member", "compiled / four members"], rows
+    )
+
+
+def parts() -> str:
+    """Where a training step goes."""
+    table = read("parts").get("table", [])
+    names = list(dict.fromkeys(name for line in table for name in line["parts_ms"]))
+    rows = [
+        [f"l_max {line['l_max']}, batch {line['batch']}, {line['members']} member{'s' * (line['members'] > 1)}"]
+        + [_short(line["step_ms"])]
+        + [f"{100 * line['parts_ms'].get(name, 0) / line['step_ms']:.0f} %" for name in names]
+        for line in table
+    ]
+    return markdown(["case", "ms", *names], rows)
+
+
+def operations() -> str:
+    """Where the useful operations of scoring go."""
+    table = read("flops").get("table", {})
+    merged: dict[str, dict[str, float]] = {}
+    for name, line in table.items():
+        merged[name] = {}
+        for part, share in line["shares"].items():
+            key = part.split(": ")[1]
+            merged[name][key] = merged[name].get(key, 0.0) + share
+    keys = list(dict.fromkeys(key for line in merged.values() for key in line))
+    rows = [
+        [name, table[name]["mflop_per_molecule"], table[name]["operations_per_byte"]]
+        + [f"{100 * line.get(key, 0):.0f} %" for key in keys]
+        for name, line in merged.items()
+    ]
+    return markdown(["network", "Mflop a molecule", "operations a byte", *keys], rows)
+
+
+def scaling() -> str:
+    """Time per atom."""
+    head = ["atoms", "l_max", "members", "threads", "neighbours, ms", "geometry, ms", "network, ms", "µs per atom"]
+    rows = [
+        [line["atoms"], line["l_max"], line["members"], line["threads"]]
+        + [_short(line[key]) for key in ("neighbours_ms", "geometry_ms", "network_ms", "us_per_atom")]
+        for line in read("scaling").get("rows", [])
+    ]
+    return markdown(head, rows)
+
+
+def accuracy() -> str:
+    """Force errors with coarser and finer splines."""
+    content = read("accuracy")
+    rows = []
+    for intervals, line in content.get("by_intervals", {}).items():
+        errors = line["force_rmse_mev_per_angstrom"]
+        rows.append([intervals, *[" / ".join(map(str, values)) for values in errors.values()], line["cpu_s"]])
+    return markdown(["intervals", "300 K", "600 K", "1200 K", "CPU s"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "ratios": ratios,
+    "milliseconds": milliseconds,
+    "compiled": compiled,
+    "parts": parts,
+    "operations": operations,
+    "scaling": scaling,
+    "accuracy": accuracy,
+}
+
+
+def fill(page: str) -> str:
+    """Return the page with its tables made anew."""
+    for name, make in TABLES.items():
+        pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(\n<!-- end -->)", flags=re.DOTALL)
+        table = make()
+        page = pattern.sub(lambda match, table=table: f"{match[1]}{table}{match[2]}", page)
+    return page
+
+
+def main() -> None:
+    """Print the tables, or write them into the page."""
+    if "--write" in sys.argv[1:]:
+        PAGE.write_text(fill(PAGE.read_text()))
+        return
+    for name, make in TABLES.items():
+        sys.stdout.write(f"{name}\n{make()}\n\n")
+
+
+if __name__ == "__main__":
+    main()
