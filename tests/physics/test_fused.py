@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -219,6 +224,77 @@ def test_not_a_number_is_not_hidden() -> None:
     assert torch.isfinite(result.energy[1]).all()
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_first_evaluation_may_be_in_any_mode(mode: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_checked", set())
+    expected = make("dense")
+    graph = graph_of(rattled(1), expected)
+    with mode():
+        energy = make("fused").evaluate(graph).energy
+    torch.testing.assert_close(energy, expected.evaluate(graph).energy, rtol=0, atol=1e-9)
+
+
+def test_what_does_not_fit_is_refused_before_it_reaches_c() -> None:
+    potential = make("fused")
+    graph = graph_of(rattled(1), potential)
+    single = build_graph(rattled(1), STATISTICS.species, R_MAX, torch.float32)
+    with pytest.raises(ModelError, match=r"graph is in torch.float32 and the potential in torch.float64"):
+        potential.evaluate(single)
+    with pytest.raises(ModelError, match="another graph"):
+        potential.evaluate(graph, potential.geometry(graph_of(rattled(2), potential)))
+    with pytest.raises(ModelError, match=r"torch.float64 on the CPU"):
+        potential.evaluate(graph, make("dense", dtype="float32").geometry(single))
+
+
+def test_weights_in_any_memory_order() -> None:
+    """The numbers are what counts, not how they lie in memory."""
+    potential = make("fused")
+    graph = graph_of(rattled(1), potential)
+    before = potential.evaluate(graph).energy
+    for parameter in potential.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.transpose(2, 3).contiguous().transpose(2, 3)
+            assert not parameter[0].is_contiguous()
+    assert torch.equal(potential.evaluate(graph).energy, before)
+
+
+def test_a_used_potential_can_be_copied_and_moved() -> None:
+    potential = make("fused", dtype="float32")
+    graph = graph_of(rattled(1), potential)
+    before = potential.evaluate(graph).energy
+    assert torch.equal(copy.deepcopy(potential).evaluate(graph).energy, before)
+    assert potential.to("cpu").compiled is None
+    assert torch.equal(potential.evaluate(graph).energy, before)
+
+
+def test_absurd_vectors_do_not_crash() -> None:
+    potential = make("fused")
+    graph = graph_of(rattled(1), potential)
+    for length in (1e9, 1e300, float("inf"), float("nan")):
+        graph.vectors[0] = length
+        potential.evaluate(graph)
+
+
+def test_memory_goes_with_its_thread() -> None:
+    potential = make("fused", members=1)
+    graph = graph_of(supercell(crystal(1), 4), potential)
+
+    def resident_mib() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def once() -> None:
+        thread = threading.Thread(target=potential.evaluate, args=(graph,))
+        thread.start()
+        thread.join()
+
+    once()
+    before = resident_mib()
+    for _ in range(6):
+        once()
+    # Each thread works with some 10 MiB.
+    assert resident_mib() - before < 20
+
+
 # --- where there is no library ------------------------------------------------------------------------
 
 
@@ -226,6 +302,8 @@ def test_not_a_number_is_not_hidden() -> None:
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and nothing remembered in this process."""
     monkeypatch.setenv("DUBITO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
     for remembered in (compiler._find_compiler, library.open_library):
         remembered.cache_clear()
     monkeypatch.setattr(choice, "_said", set())
@@ -310,6 +388,51 @@ def test_a_home_that_cannot_be_written(alone: Path, monkeypatch: pytest.MonkeyPa
     potential = make("fused")
     potential.evaluate(graph_of(rattled(1), potential))
     assert list(tmp_path.glob("dubito-*/network-*.so"))
+
+
+def test_a_readable_library_is_found_where_nothing_can_be_written(
+    alone: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = write_source(Specification(0, False, 4, False))
+    compiler.load_library(source)
+    (made,) = alone.glob("*.so")
+    spare = tmp_path / f"dubito-{os.getuid()}"
+    spare.mkdir(mode=0o700)
+    (spare / made.name).write_bytes(made.read_bytes())
+    made.unlink()
+    monkeypatch.setattr(compiler, "_build", lambda *_: pytest.fail("compiled again"))
+    compiler.load_library(source)
+
+
+def test_a_folder_of_others_is_not_trusted(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone.mkdir()
+    alone.chmod(0o777)
+    source = write_source(Specification(0, False, 4, False))
+    compiler.load_library(source)
+    assert not list(alone.glob("*.so")), "where anybody may write, anybody may put what we would run"
+
+
+def test_a_compiler_with_arguments_and_strange_letters(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``CC="ccache gcc"``; and a compiler that complains in another encoding falls back like any other."""
+    wrapper = fake_compiler(alone, 'exec "$@"')
+    gcc = shutil.which("gcc") or shutil.which("cc")
+    monkeypatch.setenv("CC", f"{wrapper} {gcc}")
+    compiler.load_library(write_source(Specification(0, False, 4, False)))
+    compiler._find_compiler.cache_clear()
+    monkeypatch.setenv("CC", fake_compiler(alone, "printf 'kaputt \\344\\n' >&2; exit 1"))
+    with pytest.raises(compiler.CompilationError, match="kaputt"):
+        compiler.load_library(write_source(Specification(0, False, 2, False)))
+
+
+def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DUBITO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", none)
+    assert [folder.name for folder in compiler.cache_folders()] == [f"dubito-{os.getuid()}"]
 
 
 def test_jobs_that_compile_at_once_do_not_meet(alone: Path) -> None:

@@ -10,7 +10,8 @@ anywhere and which the compiled one is tested against.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,16 @@ class Potential(nn.Module):
             for parameter in self.parameters():
                 draw = torch.randn(parameter.shape[1:], generator=random, dtype=torch.float64)
                 parameter.data[row] = draw.to(parameter.dtype)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out what belongs to this process and is made again: the library, and what was kept."""
+        return {**self.__dict__, "compiled": None, "_kept": None}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Forget the same when device or precision change."""
+        self.compiled, self._kept = None, None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def predict(self, structures: Structures) -> Prediction:
         """Predict energies, forces and the members' spread; see :func:`dubito.model.predict.predict`."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from dubito.core.errors import ModelError
 from dubito.core.logs import get_logger
 from dubito.data.graphs import Graph, build_graph
+from dubito.data.statistics import Statistics
 from dubito.data.structures import Structures
 from dubito.model.fused.compiler import CompilationError
 from dubito.model.fused.function import FusedNetwork
@@ -43,7 +44,8 @@ def choose_network(potential: Potential, device: torch.device) -> FusedNetwork |
     if device.type != "cpu":
         if wanted == "fused":
             raise ModelError(
-                f"model.kernel is 'fused', which runs on the CPU, and the potential is on '{device}'. Set it to auto."
+                f"model.kernel is 'fused', which runs on the CPU, and the potential is on '{device}'. Set "
+                "resources.device to cpu (which reruns nothing), or model.kernel to auto (which trains again)."
             )
         return None
     if potential.compiled is None:
@@ -55,7 +57,9 @@ def _make(potential: Potential, *, must: bool) -> FusedNetwork | Literal[False]:
     """Return the compiled network, or False when there is none."""
     try:
         network = _compile(potential)
-        _check(potential, network.specification)
+        # Whatever mode the first evaluation is in.
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            _check(potential, network.specification)
     except CompilationError as error:
         if must:
             raise ModelError(
@@ -91,7 +95,9 @@ def _check(potential: Potential, specification: Specification) -> None:
     key = (specification, config.n_layers, tuple(config.radial_hidden))
     if key in _checked:
         return
-    compared = type(potential)(config.model_copy(update={"kernel": "dense"}), potential.statistics, 1)
+    n = len(potential.species)
+    plain = Statistics(potential.species, np.zeros(n), np.ones(n), 1.0, 4.0)
+    compared = type(potential)(config.model_copy(update={"kernel": "dense"}), plain, 1)
     compared.initialise(0, [0])
     for parameter in compared.parameters():
         parameter.requires_grad_()

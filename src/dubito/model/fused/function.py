@@ -46,12 +46,18 @@ class FusedNetwork:
     def __init__(self, description: Description, radial: Sequence[RadialNetwork], specification: Specification) -> None:
         self.description, self.specification = description, specification
         self.library = open_library(specification)
+        self.dtype = torch.float64 if specification.double else torch.float32
         fits = FusedRadial.fits(radial, specification)
         # None: the radial networks run in torch, the rest does not care.
         self.radial = FusedRadial(radial, self.library) if fits else None
 
     def geometry(self, graph: Graph, grid: SplineGrid) -> Geometry:
         """Compute what :func:`dubito.model.geometry.make_geometry` does, in one pass over the pairs."""
+        if graph.vectors.dtype != self.dtype:
+            raise ModelError(
+                f"The graph is in {graph.vectors.dtype} and the potential in {self.dtype}. Build the graph with "
+                "potential.dtype; make a new Potential for another precision."
+            )
         vectors = graph.vectors.contiguous()
         pairs, harmonics = len(vectors), (self.specification.l_max + 1) ** 2
         shapes = [(pairs, harmonics), (pairs, harmonics, 3), (pairs,), (pairs, 3), (pairs,), (pairs, 4), (pairs, 4)]
@@ -104,12 +110,23 @@ class CompiledCall:
         readout: Tensor | None,
     ) -> None:
         self.network, self.graph = network, graph
+        numbers = [*weights, *tables, graph.vectors, *([] if readout is None else [readout])]
+        numbers += [getattr(geometry, name) for name in ("harmonics", "jacobian", "unit", "spline", "spline_slope")]
+        # C gets addresses and would read them as they are.
+        if any(tensor.dtype != network.dtype or tensor.device.type != "cpu" for tensor in numbers):
+            raise ModelError(
+                f"The compiled network needs graph, geometry and weights in {network.dtype} on the CPU. Make a new "
+                "Potential for another precision, and set model.kernel to auto for a GPU."
+            )
+        if len(geometry.knot) != len(graph.vectors):
+            raise ModelError("The geometry belongs to another graph: their numbers of pairs differ.")
         # Both calls must lay out the state for the same number of threads.
         self.threads = torch.get_num_threads()
-        self.weights, self.tables = list(weights), [table.contiguous() for table in tables]
+        self.weights = [w if not len(w) or w[0].is_contiguous() else w.contiguous() for w in weights]
+        self.tables = [table.contiguous() for table in tables]
         self.readout = None if readout is None else readout.contiguous()
         self.members = len(self.tables[0])
-        pair_of_atom = torch.zeros(graph.n_atoms + 1, dtype=torch.int64)
+        pair_of_atom = torch.zeros(graph.n_atoms + 1, dtype=torch.int64, device=graph.center.device)
         torch.cumsum(torch.bincount(graph.center, minlength=graph.n_atoms), 0, out=pair_of_atom[1:])
         self._held = [
             pair_of_atom,

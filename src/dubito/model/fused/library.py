@@ -7,7 +7,7 @@ from ctypes import POINTER, Structure, c_double, c_int, c_int32, c_int64, c_void
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from dubito.model.fused.compiler import load_library
+from dubito.model.fused.compiler import CompilationError, load_library
 from dubito.model.fused.paths import Coupling, couplings
 from dubito.model.fused.source import Specification, write_source
 from dubito.model.irreps import SCALAR
@@ -101,6 +101,14 @@ RadialC = _structure(
 def open_library(specification: Specification) -> ctypes.CDLL:
     """Return the library of a specification; see :func:`dubito.model.fused.compiler.load_library`."""
     library = load_library(write_source(specification))
+    try:
+        _declare(library)
+    except AttributeError as error:
+        raise CompilationError(f"the compiled library lacks a function ({error})") from None
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
     for function in (library.evaluate, library.differentiate):
         function.argtypes = [POINTER(NetworkC), POINTER(BatchC), POINTER(FieldsC), c_int, c_int]
         function.restype = c_int
@@ -111,7 +119,6 @@ def open_library(specification: Specification) -> ctypes.CDLL:
     library.radial_tables.restype = c_int
     library.state_elements.argtypes = [POINTER(NetworkC), c_int64, c_int64, c_int64]
     library.state_elements.restype = c_int64
-    return library
 
 
 class Description:

@@ -68,10 +68,11 @@ class FusedRadial:
         kept: Sequence[Tensor],
         gradients: Sequence[Tensor] | None,
     ) -> None:
-        structures, at = [], 0
+        structures, held, at = [], [], 0
         for network, table, hidden in zip(self.networks, tables, kept, strict=True):
             n = len(network.weights)
-            own = weights[at : at + n]
+            own = [w if w[0].is_contiguous() else w.contiguous() for w in weights[at : at + n]]
+            held += own
             structures.append(
                 RadialC(
                     n,

@@ -103,7 +103,7 @@ static void place_work(Task *t, Arena *arena, int64_t n, int64_t pairs, int seco
     }
     t->lambda_x = take(arena, n * widest * CHANNELS);
     if (!second) {
-        t->sums = take(arena, pairs * (HARMONICS + 1) * LANES);
+        t->slopes = take(arena, pairs * (HARMONICS + 1));
         t->pull = take(arena, pairs * 3);
         return;
     }
@@ -145,8 +145,7 @@ int64_t state_elements(const Network *net, int64_t n_members, int64_t n_structur
 static void bind_pairs(Task *t, const Batch *b) {
     const int64_t stride = t->pairs.tangent_stride;
     t->pairs = b->pairs;
-    t->pairs.sums = t->sums;
-    t->pairs.sums_start = t->pairs.tangent_start = t->e0;
+    t->pairs.tangent_start = t->e0;
     t->pairs.spline_tangent = t->spline_tangent;
     t->pairs.harmonics_tangent = t->harmonics_tangent;
     t->pairs.tangent_stride = stride;
@@ -272,6 +271,17 @@ static int reserve_for(Task *t, const Call *call, int64_t first, int64_t last) {
     return reserve(&work_arena, most);
 }
 
+/* Reserve what the pairs of any TILE atoms in a row need. */
+static int reserve_tile(const Batch *b) {
+    int64_t most = 0;
+    for (int64_t a = 0; a < b->n_atoms; a++) {
+        const int64_t end = a + TILE < b->n_atoms ? a + TILE : b->n_atoms;
+        const int64_t pairs = b->pairs.first[end] - b->pairs.first[a];
+        most = pairs > most ? pairs : most;
+    }
+    return reserve(&tile_arena, sizeof(T) * (size_t)((most + 1) * (HARMONICS + 1) * LANES));
+}
+
 static int own_gradients(const Call *call, int rank, int first_member, int last_member) {
     const int64_t size = gradient_size(call->net);
     const size_t bytes = sizeof(T) * (size_t)size * (size_t)(last_member - first_member + 1);
@@ -297,7 +307,7 @@ static void run_apart(Call *call, Task *t, int rank) {
     }
     if (first >= last) return;
     const int members = (int)call->groups.n_groups;
-    int ready = reserve_for(t, call, first, last);
+    int ready = reserve_for(t, call, first, last) && (call->second || reserve_tile(call->batch));
     if (ready && call->second) ready = own_gradients(call, rank, (int)(first / members), (int)((last - 1) / members));
     if (!ready) {
         call->failed = 1;
@@ -318,7 +328,7 @@ static void run_apart(Call *call, Task *t, int rank) {
 /* All threads work on one task after another. The first thread's memory is everybody's. */
 static void run_together(Call *call, Task *t, int rank, Arena *shared) {
     const Team team = {rank, call->threads};
-    if (call->second && !own_gradients(call, rank, 0, call->n_members - 1)) call->failed = 1;
+    if (call->second ? !own_gradients(call, rank, 0, call->n_members - 1) : !reserve_tile(call->batch)) call->failed = 1;
     if (rank == 0) {
         if (!reserve_for(t, call, 0, call->groups.n_groups * call->n_members)) call->failed = 1;
         *shared = work_arena;

@@ -34,8 +34,8 @@ static void some_pairs(const T *vectors, int64_t start, int count, T width, int 
                 to->jacobian[(e * HARMONICS + k) * 3 + axis] = gradient[axis][k][i];
         }
         const T place = length[i] / width;
-        int knot = place > 0 ? (int)place : 0; /* a NaN stays in t */
-        if (knot > intervals - 1) knot = intervals - 1;
+        /* A NaN goes on in t. */
+        const int knot = place > 0 ? (place < (T)intervals ? (int)place : intervals - 1) : 0;
         const T t = place - (T)knot, s = 1 - t;
         to->knot[e] = knot;
         T *b = to->spline + 4 * e, *d = to->slope + 4 * e;

@@ -33,7 +33,7 @@ typedef struct {
     const T **matrices, **transposed; /* packed, by matrix */
     LayerState *state;
     LayerTangent *tangent;
-    T *sums, *pull, *spline_tangent, *harmonics_tangent;
+    T *slopes, *pull, *spline_tangent, *harmonics_tangent;
     T *lambda_x, *lambda_next, *lambda_mapped, *lambda_message, *lambda_y;
     T **gradients, **table_gradients; /* of the thread */
 } Task;
@@ -223,13 +223,27 @@ static void forward(Task *t, const Team *team) {
 
 static void pull_atoms(Task *t, const Team *team);
 
+/* Where the pairs of a tile add up, channel by channel; own memory of the thread, reserved by the driver. */
+static void start_sums(Task *t, const Tile *tile) {
+    const int64_t first = t->batch->pairs.first[tile->start], last = t->batch->pairs.first[tile->stop];
+    t->pairs.sums = (T *)tile_arena.data;
+    t->pairs.sums_start = first;
+    memset(t->pairs.sums, 0, sizeof(T) * (size_t)((last - first) * (HARMONICS + 1) * LANES));
+}
+
+/* Sum over channels what the paths of a layer left there. */
+static void add_sums(Task *t, const Tile *tile) {
+    const int64_t first = t->batch->pairs.first[tile->start], last = t->batch->pairs.first[tile->stop];
+    T *to = t->slopes + (first - t->e0) * (HARMONICS + 1);
+    for (int64_t i = 0; i < (last - first) * (HARMONICS + 1); i++) to[i] += total(LOAD(t->pairs.sums + i * LANES));
+}
+
 static void reverse(Task *t, const Team *team) {
     const Network *net = t->net;
     Tile tile;
     EACH_TILE(t, team) {
         const int64_t first = t->batch->pairs.first[tile.start], last = t->batch->pairs.first[tile.stop];
-        memset(t->sums + (first - t->e0) * (HARMONICS + 1) * LANES, 0,
-               sizeof(T) * (size_t)((last - first) * (HARMONICS + 1) * LANES));
+        memset(t->slopes + (first - t->e0) * (HARMONICS + 1), 0, sizeof(T) * (size_t)((last - first) * (HARMONICS + 1)));
         const int64_t row = ((int64_t)t->member * t->batch->n_atoms + tile.start) * CHANNELS;
         memcpy(t->state[net->n_layers - 1].out_adjoint + (tile.start - t->a0) * CHANNELS, t->fields.readout + row,
                sizeof(T) * (size_t)((tile.stop - tile.start) * CHANNELS));
@@ -245,6 +259,7 @@ static void reverse(Task *t, const Team *team) {
         meet(team);
         EACH_TILE(t, team) {
                 clear(t, &tile, s->y_adjoint, (int64_t)layer->in * CHANNELS);
+            start_sums(t, &tile);
             EACH_PATH(layer) {
                 const Path *path = &layer->paths[path_index];
                 couplings[path->coupling].gradients(
@@ -254,6 +269,7 @@ static void reverse(Task *t, const Team *team) {
                     FROM_BATCH(s->message_adjoint, layer->messages) + path->message * CHANNELS,
                     FROM_BATCH(s->y_adjoint, layer->in) + path->source * CHANNELS);
             }
+            add_sums(t, &tile);
             if (l) mix(t, layer, &tile, s->y_adjoint, x_adjoint, 1);
         }
         meet(team); /* message_adjoint may be the same memory in the next layer */
@@ -270,12 +286,12 @@ static void pull_atoms(Task *t, const Team *team) {
         for (int64_t n = tile.start; n < tile.stop; n++) {
             T own[3] = {0, 0, 0};
             for (int64_t e = b->pairs.first[n]; e < b->pairs.first[n + 1]; e++) {
-                const T *sums = t->sums + (e - t->e0) * (HARMONICS + 1) * LANES;
-                const T slope = total(LOAD(sums + HARMONICS * LANES));
+                const T *slopes = t->slopes + (e - t->e0) * (HARMONICS + 1);
+                const T slope = slopes[HARMONICS];
                 T *pull = t->pull + 3 * (e - t->e0);
                 for (int i = 0; i < 3; i++) pull[i] = slope * b->unit[3 * e + i];
                 for (int k = 1; k < HARMONICS; k++) {
-                    const T by = total(LOAD(sums + k * LANES));
+                    const T by = slopes[k];
                     for (int i = 0; i < 3; i++) pull[i] += by * b->jacobian[(e * HARMONICS + k) * 3 + i];
                 }
                 for (int i = 0; i < 3; i++) own[i] += pull[i];

@@ -12,7 +12,7 @@ typedef struct {
     const T *spline_tangent;    /* (pairs of task, 4) */
     const T *harmonics_tangent; /* (HARMONICS, tangent_stride) */
     int64_t tangent_stride, tangent_start;
-    T *sums; /* (pairs of task, HARMONICS + 1, LANES) derivatives by harmonics and distance, channels not yet summed */
+    T *sums; /* (pairs of tile, HARMONICS + 1, LANES) derivatives by harmonics and distance, channels not yet summed */
     int64_t sums_start;
 } Pairs;
 
