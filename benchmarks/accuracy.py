@@ -4,7 +4,7 @@
     python benchmarks/accuracy.py --full     # four members, 60 epochs, and the splines compared over 3 seeds
 
 Trains on frames at 300 K and tests at 300, 600 and 1200 K. Before splines, the radial network was evaluated for
-each pair; splines of 2048 intervals are that network to seven digits, so they stand for it. Writes
+each pair; splines of 2048 intervals follow that network within 1e-4 of its largest value, so they stand for it. Writes
 benchmarks/results/accuracy.json (short form: accuracy_short.json).
 """
 

@@ -164,6 +164,29 @@ def accuracy() -> str:
     return markdown(["intervals", "300 K", "600 K", "1200 K", "CPU s"], rows)
 
 
+def training() -> str:
+    """A whole training of four members."""
+    line = read("accuracy").get("four_members", {})
+    if not line:
+        return markdown(["epochs"], [])
+    force, energy = line["force_rmse_mev_per_angstrom"], line["energy_rmse_mev"]
+    head = ["epochs", "CPU s, one thread", *[f"force, {t} K" for t in force], *[f"energy, {t} K" for t in energy]]
+    return markdown(head, [[line["epochs"], _short(line["cpu_s"]), *force.values(), *energy.values()]])
+
+
+def memory() -> str:
+    """Peak memory of pools."""
+    rows = []
+    for name, case in read("memory").get("cases", {}).items():
+        for stage in ("score_candidates", "select_batch"):
+            line = case[stage]
+            rows.append(
+                [f"{case['frames']:,} frames of {name}", stage, _short(line["peak_rss_mb"]), line["declared_mb"]]
+                + [_short(line["wall_s"]), f"{line['structures_per_s']:,.0f}"]
+            )
+    return markdown(["pool", "stage", "peak memory, MB", "asked for, MB", "wall, s", "structures a second"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "ratios": ratios,
     "milliseconds": milliseconds,
@@ -172,15 +195,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "operations": operations,
     "scaling": scaling,
     "accuracy": accuracy,
+    "training": training,
+    "memory": memory,
 }
 
 
 def fill(page: str) -> str:
     """Return the page with its tables made anew."""
     for name, make in TABLES.items():
-        pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(\n<!-- end -->)", flags=re.DOTALL)
+        pattern = re.compile(rf"(<!-- table: {name} -->\n)(?:(?!<!-- table).)*?(<!-- end -->)", flags=re.DOTALL)
         table = make()
-        page = pattern.sub(lambda match, table=table: f"{match[1]}{table}{match[2]}", page)
+        page = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", page)
     return page
 
 
