@@ -187,6 +187,43 @@ def memory() -> str:
     return markdown(["pool", "stage", "peak memory, MB", "asked for, MB", "wall, s", "structures a second"], rows)
 
 
+STAGES = {
+    "training": "training",
+    "dft": "labels",
+    "exploring": "exploring",
+    "scoring_and_prediction": "scoring, predicting, fitting",
+    "reporting": "report",
+    "small_stages": "all others",
+}
+
+
+def campaign() -> str:
+    """Where the wall time of whole campaigns goes."""
+    found = {"demo": read("demo"), "rehearsal": read("rehearsal")}
+    rows: list[list[Any]] = []
+    for key, name in STAGES.items():
+        row: list[Any] = [name]
+        for content in found.values():
+            stage = content.get("stages", {}).get(key)
+            row += [stage["jobs"], _short(stage["busy_s"]), _short(stage["cpu_s"])] if stage else ["–"] * 3
+        rows.append(row)
+    idle: list[Any] = ["no job at all (Snakemake)"]
+    whole: list[Any] = ["whole campaign"]
+    for content in found.values():
+        seconds, wall_s = content.get("stages", {}).get("orchestration_s", 0.0), content.get("wall_s", 1.0)
+        idle += ["", f"{_short(seconds)} ({100 * seconds / wall_s:.0f} %)", ""]
+        whole += ["", _short(wall_s), ""]
+    columns = ["jobs", "a job ran, s", "CPU s"]
+    return markdown(["", *[f"{name}: {column}" for name in found for column in columns]], [*rows, idle, whole])
+
+
+def imports() -> str:
+    """What starting a job costs."""
+    found = read("rehearsal").get("imports", {})
+    rows = [[name, _short(line["import_s"]), ", ".join(line["heavy"]) or "–"] for name, line in found.items()]
+    return markdown(["stage", "import, s", "heavy packages"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "ratios": ratios,
     "milliseconds": milliseconds,
@@ -197,6 +234,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "training": training,
     "memory": memory,
+    "campaign": campaign,
+    "imports": imports,
 }
 
 
