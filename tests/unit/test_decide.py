@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
@@ -70,6 +71,14 @@ def test_a_paused_campaign_says_what_to_type():
     assert "`snakemake --cores N --forcerun results/toy/iter_002/labels/shard_{000..002}.h5`" in reason
     _, reason = judge(total=0, new=0, failed=10, iteration=0, name="toy")
     assert "--forcerun results/toy/iter_000/labels/shard_000.h5`" in reason
+
+
+@pytest.mark.parametrize("n", [1, 2, 1000, 1001, 1002, 1500])
+def test_bash_makes_the_names_of_all_shards_of_what_is_to_be_typed(n):
+    _, reason = judge(new=7, failed=9, iteration=2, name="toy", manifest={"n_shards": n})
+    names = reason.split("--forcerun ")[1].split("`")[0]
+    typed = subprocess.run(["bash", "-c", f"echo {names}"], capture_output=True, text=True, check=True).stdout.split()
+    assert typed == [f"results/toy/iter_002/labels/shard_{k:03d}.h5" for k in range(n)]
 
 
 def test_a_pause_comes_before_the_budget():

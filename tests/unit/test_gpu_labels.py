@@ -13,6 +13,7 @@ import pytest
 from dubito.config.labelling import PyscfConfig
 from dubito.core.errors import EnvironmentFault
 from dubito.data.structures import Structures
+from dubito.labelling.base import SCF_NOT_CONVERGED, LabellingFailure
 from dubito.labelling.device import choose_device
 from dubito.labelling.pyscf_labeller import PyscfLabeller
 from dubito.testing.structures import rattled
@@ -192,3 +193,66 @@ def test_what_the_card_does_not_converge_climbs_on_the_cpu(monkeypatch: pytest.M
     assert label.attempts == 2
     assert "gpu4pyscf" not in label.code_version
     assert label.energy == pytest.approx(labeller("cpu").label(ONE).energy, abs=1e-7)
+
+
+@pytest.mark.parametrize("device", ["gpu", "auto"])
+def test_a_card_that_does_not_converge_its_trial_is_not_compared_with_the_cpu_by_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, calls: list[str], caplog: pytest.LogCaptureFixture, device: str
+) -> None:
+    pretend(monkeypatch, calls, shift=0.05, fails=True)
+    dft = labeller(device)
+    fault = "its SCF of a water molecule did not converge"
+    if device == "gpu":
+        with pytest.raises(EnvironmentFault, match=fault):
+            dft.label(ONE)
+        return
+    with caplog.at_level(logging.INFO, logger="dubito"):
+        label = dft.label(ONE)
+    assert fault in caplog.text
+    assert not dft.device.is_gpu
+    assert label.energy == pytest.approx(labeller("cpu").label(ONE).energy, abs=1e-7)
+
+
+class OutOfMemoryError(MemoryError):
+    """As cupy's own."""
+
+
+@pytest.mark.parametrize("fault", ["nan", "net force", OutOfMemoryError, NotImplementedError])
+def test_what_a_card_fails_at_is_labelled_by_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, calls: list[str], caplog: pytest.LogCaptureFixture, fault: Any
+) -> None:
+    pretend(monkeypatch, calls)
+    dft = labeller("auto")
+    dft._trusted.add(True)
+
+    def gradient(self: FakeCard) -> Any:
+        def kernel() -> OnCard:
+            if isinstance(fault, str):
+                return OnCard(np.full((4, 3), np.nan if fault == "nan" else 1.0))
+            raise fault("not on this card")
+
+        return SimpleNamespace(kernel=kernel, grid_response=None)
+
+    monkeypatch.setattr(FakeCard, "nuc_grad_method", gradient)
+    with caplog.at_level(logging.WARNING, logger="dubito"):
+        label = dft.label(ONE)
+    assert [r.message for r in caplog.records if "which is labelled on the CPU" in r.message]
+    plain = labeller("cpu").label(ONE)
+    assert (label.energy, label.code_version) == (pytest.approx(plain.energy, abs=1e-7), plain.code_version)
+    assert dft.device.is_gpu, "the next structure tries it again"
+
+
+def test_what_the_ladder_gave_up_is_not_climbed_twice(monkeypatch: pytest.MonkeyPatch, calls: list[str]) -> None:
+    pretend(monkeypatch, calls, fails=True)
+    dft = labeller("gpu")
+    dft._trusted.add(True)
+    climbed: list[int] = []
+
+    def climb(*_: Any, **__: Any) -> Any:
+        climbed.append(1)
+        raise LabellingFailure(SCF_NOT_CONVERGED, "No rung converged.", attempts=3)
+
+    monkeypatch.setattr("dubito.labelling.pyscf_labeller.climb", climb)
+    with pytest.raises(LabellingFailure, match="No rung"):
+        dft.label(ONE)
+    assert climbed == [1]

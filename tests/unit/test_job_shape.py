@@ -18,7 +18,7 @@ from dubito.data.structures import Structures
 from dubito.stages import _shards, select_batch
 from dubito.stages._shards import n_jobs, plan_shards, seconds_per_label, smallest_job
 from dubito.testing.structures import rattled, toy_labels
-from dubito.workflow.resources import NETWORK_RULES, shard_minutes, threads_of
+from dubito.workflow.resources import NETWORK_RULES, labelling_device, network_device, shard_minutes, threads_of
 
 RULES = Path(__file__).parents[2] / "workflow" / "rules"
 
@@ -56,13 +56,45 @@ def test_every_rule_takes_its_threads_from_one_place() -> None:
             assert threads == f'threads_of("{name}", CONFIG)', name
 
 
-def test_every_rule_with_network_asks_for_its_gpu_and_passes_the_device() -> None:
+def rules() -> dict[str, str]:
+    """Return the text of each rule."""
     blocks = {}
     for path in RULES.glob("*.smk"):
         for block in re.split(r"\n(?=rule |checkpoint )", path.read_text()):
             if match := re.search(r"(?:rule|checkpoint) (\w+):", block):
                 blocks[match.group(1)] = block
-    for name, block in blocks.items():
+    return blocks
+
+
+def test_every_rule_that_labels_asks_for_its_gpu_and_is_not_rerun_for_the_device() -> None:
+    for name, block in rules().items():
+        labels = name in ("label_structures", "prepare_reference")
+        assert ("gpu=label_gpus" in block) == labels, name
+        assert ("rerun_for=LABELLER" in block) == labels, name
+        assert ('labelling=untracked(section("labelling", "labeller"))' in block) == labels, name
+        assert 'section("labelling")' not in block, name
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "expected"),
+    [("fused", "auto", "cpu"), ("fused", "cuda", "cuda"), ("auto", "auto", "auto"), ("fused", "cpu", "cpu")],
+)
+def test_a_network_for_the_cpu_goes_to_no_gpu_that_auto_finds(model: str, device: str, expected: str) -> None:
+    config = parse_config({"model": {"kernel": model}, "resources": {"device": device}})
+    assert network_device(config) == expected
+
+
+def test_labels_ask_for_a_gpu_in_the_words_of_the_resources() -> None:
+    found = [
+        labelling_device(parse_config({"labelling": {"labeller": {"kind": "pyscf", "device": device}}}))
+        for device in ("cpu", "gpu", "auto")
+    ]
+    assert found == ["cpu", "cuda", "auto"]
+    assert labelling_device(parse_config({"labelling": {"labeller": {"kind": "teacher"}}})) == "cpu"
+
+
+def test_every_rule_with_network_asks_for_its_gpu_and_passes_the_device() -> None:
+    for name, block in rules().items():
         assert ("gpu=gpus" in block) == ("device=DEVICE" in block) == (name in NETWORK_RULES), name
 
 
@@ -167,4 +199,6 @@ def test_time_asked_for() -> None:
     assert shard_minutes({"n_selected": 18, "n_shards": 3}, 2) == 2 * (15 + 6 * 15)
     measured = {"n_selected": 18, "n_shards": 2, "sharding": {"seconds_per_structure": 60.0}}
     assert shard_minutes(measured, 1) == 15 + 9 * 3
+    long = {"n_selected": 18, "n_shards": 9, "sharding": {"seconds_per_structure": 1800.0}}
+    assert shard_minutes(long, 1) == 15 + 2 * 90, "three times what was measured, however long that is"
     assert shard_minutes({"n_selected": 0, "n_shards": 0}, 1) == 30

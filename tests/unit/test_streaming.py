@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from dubito.core.errors import DataError
+from dubito.core.files import atomic_path, partial_prefix
 from dubito.data.spill import SpillFile, remove_partials
 from dubito.data.store import read_predictions, write_structures
 from dubito.data.streaming import StructuresReader, pieces, stream_structures
@@ -97,6 +98,14 @@ def test_a_half_written_file_is_never_there(tmp_path: Path) -> None:
         writer.append(structures[:4])
     with pytest.raises(DataError, match="shape"), stream_structures(path, n=10, n_atoms=500) as writer:
         writer.append(structures[:4], {"toy": {"energy": np.zeros(5)}})
+    said = {"toy": {"energy": np.zeros(2)}}
+    for later in ({"toy": {"energy_score": np.zeros(2)}}, {}, {"toy": said["toy"] | {"energy_score": np.zeros(2)}}):
+        with stream_structures(tmp_path / "b.h5", n=4, n_atoms=int(structures[:4].ptr[-1])) as writer:
+            writer.append(structures[:2], said)
+            with pytest.raises(DataError, match=r"number 2 on.*'toy/energy'.*same"):
+                writer.append(structures[2:4], later)
+            writer.append(structures[2:4], said)
+        (tmp_path / "b.h5").unlink()
     assert path.read_text() == "the old content"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -104,12 +113,22 @@ def test_a_half_written_file_is_never_there(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_removed_and_the_rest_stays(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left, own = tmp_path / f".a.h5.{dead.pid}.partial", tmp_path / f".a.h5.{os.getpid()}.partial"
-    alive, other = tmp_path / f".a.h5.{os.getppid()}.partial", tmp_path / f".b.h5.{dead.pid}.partial"
-    for path in (left, own, alive, other):
+    a, b = (str(tmp_path / partial_prefix(tmp_path / name)) for name in ("a.h5", "b.h5"))
+    left, own = Path(f"{a}{dead.pid}.partial"), Path(f"{a}{os.getpid()}.partial")
+    alive, other = Path(f"{a}{os.getppid()}.partial"), Path(f"{b}{dead.pid}.partial")
+    # A number that is dead here may be alive there.
+    elsewhere = tmp_path / f".a.h5.another-node-example-org.{dead.pid}.partial"
+    for path in (left, own, alive, other, elsewhere):
         path.write_text("half")
     remove_partials(tmp_path / "a.h5")
-    assert sorted(tmp_path.iterdir()) == sorted([own, alive, other])
+    assert sorted(tmp_path.iterdir()) == sorted([own, alive, other, elsewhere])
+
+
+def test_the_machine_is_in_the_name_of_a_half_written_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dubito.core.files.socket.gethostname", lambda: "node7.cluster.example")
+    with atomic_path(tmp_path / "a.h5") as partial:
+        assert partial.name == f".a.h5.node7-cluster-example.{os.getpid()}.partial"
+        partial.write_text("whole")
 
 
 # --- a full disk ------------------------------------------------------------------------------------------

@@ -21,3 +21,7 @@ def test_water(campaign: Callable) -> None:
     # PBE/STO-3G water lies near -75.2 hartree; a wrong unit or a dropped reference would be far off.
     assert (abs(dataset.energy / 27.2114 + 75.23) < 0.15).all()
     assert summary["cost"]["dft_cpu_hours"] > 0
+    # Where labels are made changes none.
+    labeller = one.raw["labelling"]["labeller"]
+    one.write(labelling={"labeller": labeller | {"device": "auto"}})
+    assert one.jobs_of_dry_run() == set()

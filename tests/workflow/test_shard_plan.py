@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 from campaigns import Campaign, read_json
@@ -53,3 +54,33 @@ def test_a_missing_gpu_is_told(campaign: Callable) -> None:
     assert "Traceback (most" not in text
     failed = one.events(event="failed", stage="train_ensemble")
     assert failed and failed[-1]["gpu_s"] == pytest.approx(failed[-1]["wall_s"], abs=0.01)
+
+
+@pytest.mark.skipif(find_spec("cupy") is not None, reason="cupy may find a GPU here")
+def test_labels_for_a_gpu_ask_for_one(campaign: Callable) -> None:
+    labeller = {"kind": "pyscf", "basis": "sto-3g", "device": "gpu"}
+    one: Campaign = campaign("water_tiny", labelling={"labeller": labeller, "structures_per_shard": 8})
+    text = one.run("--cores", "1", "results/water_tiny/iter_000/labels/shard_000.h5", code=1)
+    assert "labelling.labeller.device asks for a GPU" in text
+    failed = one.events(event="failed", stage="label_structures")
+    assert failed and failed[-1]["gpu_s"] == pytest.approx(failed[-1]["wall_s"], abs=0.01)
+
+
+def test_another_device_of_the_labeller_reruns_no_label_and_other_settings_do(campaign: Callable) -> None:
+    labels = "results/water_tiny/iter_000/labels/shard_000.h5"
+    labeller = {"kind": "pyscf", "basis": "sto-3g", "grid_level": 0}
+    one: Campaign = campaign("water_tiny", labelling={"labeller": labeller, "structures_per_shard": 8})
+    one.run("--cores", "1", labels)
+    for changed, text in ({"device": "auto"}, "Nothing to be done"), ({"early_abort": False}, "label_structures"):
+        one.write(labelling={"labeller": labeller | changed})
+        assert text in one.run("-n", labels, "--quiet", "reason"), changed
+
+
+@pytest.mark.parametrize("look", ["--rulegraph", "--summary"])
+def test_looking_at_a_campaign_takes_no_cores(finished: Campaign, look: str) -> None:
+    assert "label_structures" in finished.run(look)
+
+
+def test_a_batch_may_have_more_than_a_thousand_shards(campaign: Callable) -> None:
+    one: Campaign = campaign()
+    assert "label shard 1000" in one.run("-n", "results/rehearsal/iter_000/labels/shard_1000.h5")

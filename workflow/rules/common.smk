@@ -15,7 +15,14 @@ from dubito.workflow.campaign import (
     load_campaign,
 )
 from dubito.workflow.driver import claim_campaign, is_read_only, refuse_live_jobs
-from dubito.workflow.resources import FIXED_S, gpus_of_rule, shard_minutes, threads_of
+from dubito.workflow.resources import (
+    FIXED_S,
+    gpus_of_rule,
+    labelling_device,
+    network_device,
+    shard_minutes,
+    threads_of,
+)
 from dubito.workflow.terminal import hush_snakemake
 from dubito.workflow.versions import stage_version
 
@@ -45,7 +52,7 @@ wildcard_constraints:
     campaign=CONFIG.campaign.name,
     iteration=r"\d{3}",
     job=r"\d+",
-    shard=r"\d{3}",
+    shard=r"\d\d\d+",  # Snakemake does not take \d{3,}
     group=r"\d+",
     method=r"[a-z_]+",
     profile=r"[a-z][a-z0-9_]*",
@@ -99,7 +106,12 @@ def untracked(value):
 
 
 # Where networks run changes no result that matters, and reruns nothing.
-DEVICE = untracked(CONFIG.resources.device)
+DEVICE = untracked(network_device(CONFIG))
+# The same of labels: both devices make interchangeable ones.
+LABELLER = {k: v for k, v in config["labelling"]["labeller"].items() if k != "device"}
+REPORTED = CONFIG.model_dump(
+    mode="json", exclude={"resources": True, "labelling": {"labeller": {"device"}}}
+)
 
 
 def remaining_labels(wildcards, input):
@@ -157,19 +169,30 @@ def exploring_minutes(wildcards, attempt):
     return attempt * (15 + CONFIG.sampling.sampler.n_steps // 100)
 
 
-def gpus(wildcards):
-    """Return the GPUs of a rule with network; a profile may set another number (`set-resources`, key `gpu`)."""
-    return gpus_of_rule(
-        CONFIG.resources.device,
-        is_driver=workflow.is_main_process,
-        runs_here=workflow.local_exec,
-    )
+def gpus_for(device):
+    """Return a function for the GPUs of a rule; a profile may set another number (`set-resources`, key `gpu`)."""
+
+    def get(wildcards):
+        return gpus_of_rule(
+            device,
+            is_driver=workflow.is_main_process,
+            runs_here=workflow.local_exec,
+        )
+
+    return get
+
+
+# Of a rule with network, and of one that labels.
+gpus = gpus_for(network_device(CONFIG))
+label_gpus = gpus_for(labelling_device(CONFIG))
 
 
 def label_places(wildcards, input):
     """Return how many labelling jobs can run side by side."""
     if workflow.local_exec:
-        return max(1, workflow.cores // threads_of("label_structures", CONFIG))
+        # Not workflow.cores, which raises where none are given: --summary, --rulegraph and the like.
+        cores = workflow.resource_settings.cores or 1
+        return max(1, cores // threads_of("label_structures", CONFIG))
     return workflow.nodes or 1
 
 

@@ -38,11 +38,13 @@ rule prepare_reference:
     resources:
         mem_mb=growing(2000),
         runtime=growing(240),
+        gpu=label_gpus,
     params:
         stage=stage_version("prepare_reference"),
         profile=profile_settings,
         data=section("data", "initial"),
-        labelling=section("labelling", "labeller"),
+        labelling=untracked(section("labelling", "labeller")),
+        rerun_for=LABELLER,
         cache="results/label_cache",
     message:
         "{wildcards.campaign}: label the profile {wildcards.profile}"

@@ -52,7 +52,7 @@ checkpoint decide:
         stage=stage_version("decide"),
         campaign=section("campaign"),
         selection=section("selection"),
-        labelling=section("labelling"),
+        labelling=section("labelling", "max_failed_fraction"),
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: decide whether to go on"
     script:

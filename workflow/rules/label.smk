@@ -16,10 +16,12 @@ rule label_structures:
     resources:
         mem_mb=growing(2000),
         runtime=labelling_minutes,
+        gpu=label_gpus,
     params:
         stage=stage_version("label_structures"),
         structures_per_shard=shard_size,
-        labelling=section("labelling", "labeller"),
+        labelling=untracked(section("labelling", "labeller")),
+        rerun_for=LABELLER,
         cache="results/label_cache",
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: label shard {wildcards.shard}"

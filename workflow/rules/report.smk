@@ -21,7 +21,7 @@ rule write_report:
     params:
         stage=stage_version("write_report"),
         folder="results/{campaign}",
-        config=CONFIG.model_dump(mode="json", exclude={"resources"}),
+        config=REPORTED,
         final=False,
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: write the report"
@@ -52,7 +52,7 @@ rule publish_report:
         stage=stage_version("write_report"),
         folder="results/{campaign}",
         iteration=last_iteration,
-        config=CONFIG.model_dump(mode="json", exclude={"resources"}),
+        config=REPORTED,
         final=True,
     message:
         "{wildcards.campaign}: write the final report"

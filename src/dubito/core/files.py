@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,14 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def partial_prefix(path: Path) -> str:
+    """Return how the names of temporary files for ``path`` begin on this machine; a process number follows.
+
+    The machine is in it because a process number means nothing on another one that shares the file system.
+    """
+    return f".{path.name}.{socket.gethostname().replace('.', '-')}."
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
@@ -48,7 +57,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         When the file system refuses (full disk, quota, permissions).
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{partial_prefix(path)}{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from dubito.core.files import partial_prefix
 from dubito.core.locks import process_start
 
 
@@ -103,9 +105,9 @@ class SpillFile:
 def remove_partials(path: Path) -> None:
     """Remove what killed processes of this machine left beside ``path``: a pool is written for minutes.
 
-    Files of living processes stay, and so do those whose name has no process number.
+    Files of living processes stay, and so do those of other machines and those whose name has no process number.
     """
-    for partial in path.parent.glob(f".{path.name}.*.partial"):
+    for partial in path.parent.glob(f"{escape(partial_prefix(path))}*.partial"):
         number = partial.name.split(".")[-2]
         if number.isdigit() and int(number) != os.getpid() and process_start(int(number)) is None:
             with suppress(OSError):

@@ -152,6 +152,7 @@ class StructuresWriter:
         self._file, self._sink, self._n, self._n_atoms = file, sink, n, n_atoms
         self._done = {"structure": 0, "atom": 0}
         self._columns = [_COLUMNS[name] for name in sorted(columns)]
+        self._predicted: frozenset[str] | None = None
         self.ids: list[str] = []
         # Kept open: a closed dataset loses its cache, and a chunk that is half full would be written twice.
         self._sets = {
@@ -167,7 +168,8 @@ class StructuresWriter:
         Raises
         ------
         DataError
-            When there are more structures than announced, or an array has a wrong shape.
+            When there are more structures than announced, an array has a wrong shape, or the piece has other
+            predictions than the first one had.
         OSError
             When the file system refused.
         """
@@ -178,6 +180,7 @@ class StructuresWriter:
                 f"{end} structures with {last} atoms were to be written where {self._n} with {self._n_atoms} were "
                 "announced. This is a bug in dubito."
             )
+        self._require_same(predictions or {})
         rows = {"structure": slice(first, end), "atom": slice(atom, last)}
         self._sets["ptr"][first : end + 1] = structures.ptr + atom
         self._sets["id"][first:end] = np.array(structures.ids, dtype="S32")
@@ -196,6 +199,18 @@ class StructuresWriter:
                 self._sets[path][part] = data
         self._done = {"structure": end, "atom": last}
         self._sink.check()
+
+    def _require_same(self, predictions: Mapping[str, Predictions]) -> None:
+        """Raise DataError unless these predictions are those of the first piece: a gap would read as zeros."""
+        found = frozenset(f"{method}/{name}" for method, arrays in predictions.items() for name in arrays)
+        if self._predicted is None:
+            self._predicted = found
+        if found != self._predicted:
+            raise DataError(
+                f"The structures from number {self._done['structure']} on come with the predictions "
+                f"{sorted(found) or 'none'}, those before with {sorted(self._predicted) or 'none'}; all pieces of a "
+                "file need the same. Mend the method: it has to say the same of every structure."
+            )
 
     def require_complete(self) -> None:
         """Raise DataError unless all announced structures were written."""

@@ -84,7 +84,7 @@ def _gpu4pyscf_version() -> str:
         count = int(cupy.cuda.runtime.getDeviceCount())
     except Exception as error:  # cupy's own classes: no driver, too old a driver, a card that is lost
         raise EnvironmentFault(
-            f"labelling.labeller.device asks for a GPU, but cupy can't reach one ({_one_line(error)}). {remedy}"
+            f"labelling.labeller.device asks for a GPU, but cupy can't reach one ({one_line(error)}). {remedy}"
         ) from None
     if count < 1:
         raise EnvironmentFault(f"labelling.labeller.device asks for a GPU, but cupy sees no card. {remedy}")
@@ -92,7 +92,7 @@ def _gpu4pyscf_version() -> str:
         gpu4pyscf = import_module("gpu4pyscf")
     except Exception as error:  # it asks the card for its properties at import
         raise EnvironmentFault(
-            f"labelling.labeller.device asks for a GPU, but gpu4pyscf can't be imported ({_one_line(error)}). Install "
+            f"labelling.labeller.device asks for a GPU, but gpu4pyscf can't be imported ({one_line(error)}). Install "
             f"it for your CUDA version (e.g. pip install gpu4pyscf-cuda12x). {remedy}"
         ) from None
     return str(getattr(gpu4pyscf, "__version__", "unknown"))
@@ -115,5 +115,6 @@ def disagreement(cpu: Label, gpu: Label) -> str:
     )
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return the class and the message of an error in one line of at most 300 characters."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -13,14 +13,32 @@ from dubito.core.errors import EnvironmentFault
 from dubito.core.logs import get_logger
 from dubito.core.units import BOHR_ANGSTROM, HARTREE_EV
 from dubito.data.structures import Structures
-from dubito.labelling.base import Label, Labeller, LabellingFailure, excess_net_force, net_force_of, verified
+from dubito.labelling.base import (
+    SCF_NOT_CONVERGED,
+    Label,
+    Labeller,
+    LabellingFailure,
+    excess_net_force,
+    net_force_of,
+    verified,
+)
 from dubito.labelling.checks import (
     refuse_impossible_multiplicity,
     refuse_overlap,
     refuse_periodic,
     symbols,
 )
-from dubito.labelling.device import CPU, OPEN_SHELL_TRIAL, TRIAL, Atoms, Device, as_numpy, choose_device, disagreement
+from dubito.labelling.device import (
+    CPU,
+    OPEN_SHELL_TRIAL,
+    TRIAL,
+    Atoms,
+    Device,
+    as_numpy,
+    choose_device,
+    disagreement,
+    one_line,
+)
 from dubito.labelling.noise import force_noise
 from dubito.labelling.pyscf_checks import check_basis, check_functional, core_potentials
 from dubito.labelling.scf_ladder import LADDER, climb
@@ -32,6 +50,9 @@ VERSION = 1
 
 LOUD = 0.001
 """eV/Å: more noise of the numerical settings than this is worth a warning."""
+
+# What the code version of a label names when a card made it.
+_ON_CARD = "gpu4pyscf"
 
 # What decides whether a label is had, or where it is made, but not what it is.
 _EFFORT = ("max_cycle", "max_net_force_ev_per_angstrom")
@@ -130,7 +151,27 @@ class PyscfLabeller(Labeller):
         molecule = self._molecule(structure)
         if self.device.is_gpu:
             self._try_out(restricted=not molecule.spin)
-        return self._computed(molecule, self.device)
+        made = self._on_card(molecule) if self.device.is_gpu else None
+        return self._computed(molecule, CPU) if made is None else made
+
+    def _on_card(self, molecule: Any) -> Label | None:
+        """Return the label that the card makes, or None when the CPU has to: no fault of a card decides a label.
+
+        Raises
+        ------
+        LabellingFailure
+            When the SCF does not converge; the ladder that said so was climbed on the CPU.
+        """
+        try:
+            return self._computed(molecule, self.device)
+        except LabellingFailure as failure:
+            if failure.reason == SCF_NOT_CONVERGED:
+                raise
+            fault = str(failure)
+        except Exception as error:  # its memory, a method it lacks, a card that is lost: cupy's own classes
+            fault = one_line(error)
+        log.warning("the GPU failed at a structure, which is labelled on the CPU: %s", fault)
+        return None
 
     def _try_out(self, *, restricted: bool) -> None:
         """Compare the card with the CPU on water, once per kind of SCF, before the first label is made on it."""
@@ -139,9 +180,13 @@ class PyscfLabeller(Labeller):
         atoms, charge, spin = TRIAL if restricted else OPEN_SHELL_TRIAL
         try:
             molecule = self._built(atoms, charge, spin)
-            fault = disagreement(self._computed(molecule, CPU), self._computed(molecule, self.device))
+            on_card = self._computed(molecule, self.device)
+            if _ON_CARD in on_card.code_version:
+                fault = disagreement(self._computed(molecule, CPU), on_card)
+            else:  # it was made by the CPU's ladder, and says nothing of the card
+                fault = "its SCF of a water molecule did not converge"
         except Exception as error:  # a functional that the card can't do, memory it lacks, a library that is missing
-            fault = f"its trial raised {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            fault = f"its trial raised {one_line(error)}"
         if not fault:
             self._trusted.add(restricted)
         elif self.device.wanted == "gpu":
@@ -164,7 +209,7 @@ class PyscfLabeller(Labeller):
             forces=forces,
             attempts=attempts,
             method=f"pyscf {self.config.xc}/{self.config.basis}",
-            code_version=f"{code}, gpu4pyscf {device.version}" if device.is_gpu and attempts == 1 else code,
+            code_version=f"{code}, {_ON_CARD} {device.version}" if device.is_gpu and attempts == 1 else code,
             stopped=stopped,
             ladder=LADDER,
             force_noise=force_noise(self.config),

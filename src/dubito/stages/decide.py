@@ -104,9 +104,17 @@ def _label_again(name: str, manifest: Mapping[str, Any]) -> str:
     Named one by one, because shards of an earlier, larger batch may lie beside them.
     """
     last = int(manifest["n_shards"]) - 1
-    numbers = f"{{000..{last:03d}}}" if last > 0 else "000"
+    numbers = _numbers(last)
     shards = f"results/{name}/iter_{int(manifest['iteration']):03d}/labels/shard_{numbers}.h5"
     return f"type `snakemake --cores N --forcerun {shards}` (labels already made are not computed again)"
+
+
+def _numbers(last: int) -> str:
+    """Return ``000`` to ``last`` for bash, which pads a range to its longest number: 1000 begins another."""
+    if last < 1:
+        return "000"
+    first = f"{{000..{min(last, 999):03d}}}"
+    return first if last < 1000 else f"{{{first},{f'{{1000..{last}}}' if last > 1000 else last}}}"
 
 
 def _budget(

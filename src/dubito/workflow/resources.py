@@ -61,18 +61,22 @@ def _pairs(rule: str, config: Config) -> tuple[int, int]:
 
 
 def most_labels(config: Config) -> int:
-    """Return about how many labels the campaign can have in the end (a file's structures count as none)."""
+    """Return about how many labels the campaign can have in the end.
+
+    Structures from files count as none where ``data.initial.n_structures`` does not say how many: this is asked
+    whenever the workflow is read, and must not read files.
+    """
     batch = config.selection.n_select * (1 + config.selection.control_fraction)
     most = math.ceil((config.data.initial.n_structures or 0) + config.campaign.max_iterations * batch)
     return most if config.campaign.max_labels is None else min(most, config.campaign.max_labels)
 
 
 def gpus_of_rule(device: str, *, is_driver: bool, runs_here: bool) -> int:
-    """Return how many GPUs a rule with network asks for, unless the profile says otherwise.
+    """Return how many GPUs a rule asks for, unless the profile says otherwise.
 
     Parameters
     ----------
-    device : ``resources.device`` of the configuration
+    device : ``cpu``, ``cuda`` or ``auto``, see :func:`network_device` and :func:`labelling_device`
     is_driver : whether this is the process that plans, not a job on a node
     runs_here : whether jobs run on this machine
 
@@ -86,6 +90,21 @@ def gpus_of_rule(device: str, *, is_driver: bool, runs_here: bool) -> int:
     if not is_driver:
         return visible_gpus(os.environ)
     return 1 if device == "cuda" or (runs_here and machine_has_gpu(os.environ)) else 0
+
+
+def network_device(config: Config) -> str:
+    """Return where the rules with network run: ``resources.device``, but the CPU where ``auto`` has no choice.
+
+    ``model.kernel: fused`` is compiled for the CPU alone, and would fail on a GPU that ``auto`` finds.
+    """
+    wanted = config.resources.device
+    return "cpu" if wanted == "auto" and config.model.kernel == "fused" else wanted
+
+
+def labelling_device(config: Config) -> str:
+    """Return where labels are made, in the words of ``resources.device``."""
+    wanted = getattr(config.labelling.labeller, "device", "cpu")
+    return "cuda" if wanted == "gpu" else str(wanted)
 
 
 def visible_gpus(environment: Mapping[str, str]) -> int:
@@ -110,5 +129,5 @@ def shard_minutes(manifest: Mapping[str, Any], attempt: int) -> int:
     """
     structures = max(1, math.ceil(manifest["n_selected"] / max(1, manifest["n_shards"])))
     seconds = dict(manifest.get("sharding", {})).get("seconds_per_structure")
-    each = 15.0 if seconds is None else min(15.0, 3 * seconds / 60)
+    each = 15.0 if seconds is None else 3 * seconds / 60
     return int(attempt * (15 + math.ceil(structures * each)))
