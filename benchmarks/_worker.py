@@ -122,4 +122,6 @@ class Worker:
     def _obituary(self) -> str:
         self._log.seek(0)
         last = "\n".join(self._log.read().strip().splitlines()[-3:])
+        if self._process.returncode == -9:
+            return f"the worker of {self.program} was killed, most likely for want of memory"
         return f"the worker of {self.program} ended with status {self._process.returncode}: {last}"[:600]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -73,6 +74,17 @@ def test_check_forecasts_labels(tmp_path: Path) -> None:
     assert "starts from 8 structures" in result.stdout
     assert "8 initial + 1 iterations x 8 = 16, at most" in result.stdout
     assert f"snakemake --cores 2 --configfile {TEACHER}" in last_line(result)
+
+
+def test_check_says_how_the_network_will_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is not None:
+        assert "network: compiled at its first use by" in dubito("check", TEACHER, cwd=tmp_path).stdout
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert "no C compiler was found" in dubito("check", TEACHER, cwd=tmp_path).stdout
+    (tmp_path / "c.yaml").write_text(TEACHER.read_text().replace("model:\n", "model:\n  kernel: fused\n"))
+    assert "Install one" in fault("check", "c.yaml", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

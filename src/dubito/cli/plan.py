@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dubito.config import Config
+from dubito.core.errors import ModelError
 
 
 def check_start(config: Config) -> str:
@@ -54,4 +55,28 @@ def forecast(config: Config) -> list[str]:
         f"ensemble: {config.training.n_members} members, {config.training.members_per_job} per job, "
         f"at most {config.training.max_epochs} epochs each iteration"
     )
+    lines.append(_network(config.model.kernel))
     return lines
+
+
+def _network(kernel: str) -> str:
+    """Say how the network will run, as far as this machine tells.
+
+    Raises
+    ------
+    ModelError
+        When the compiled network is demanded and there is no compiler.
+    """
+    from dubito.model.fused.compiler import CompilationError, compiler_version
+
+    if kernel not in ("auto", "fused"):
+        return f"network: in torch (model.kernel: {kernel}), many times slower than compiled"
+    try:
+        return f"network: compiled at its first use by {compiler_version()}"
+    except CompilationError as error:
+        if kernel == "fused":
+            raise ModelError(
+                f"model.kernel is 'fused', but {error}. Install one (for example gcc) where jobs run, or set "
+                "model.kernel to auto."
+            ) from error
+        return f"network: in torch, many times slower than compiled, since {error}; install gcc where jobs run"

@@ -64,6 +64,17 @@ def load_library(source: str) -> ctypes.CDLL:
     raise CompilationError(f"no folder for compiled libraries could be used ({reason}); set DUBITO_CACHE to one")
 
 
+def compiler_version() -> str:
+    """Return the first line the compiler says of itself.
+
+    Raises
+    ------
+    CompilationError
+        When there is none.
+    """
+    return _find_compiler()[1]
+
+
 def cache_folders() -> list[Path]:
     """Return where libraries may be kept, best first; the last one is for homes that can't be written."""
     chosen = os.environ.get("DUBITO_CACHE")
