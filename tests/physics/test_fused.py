@@ -154,6 +154,30 @@ def test_a_second_backward_is_refused_not_wrong() -> None:
         gradient.sum().backward()
 
 
+def test_graphs_may_be_kept_while_others_are_made() -> None:
+    """The state of a batch is memory used again, but not before its graph is gone."""
+    potential = make("fused")
+    first, second = (graph_of(rattled(3, seed=seed), potential) for seed in (0, 1))
+    parameters = list(potential.parameters())
+
+    def loss(graph: Graph) -> Tensor:
+        result = potential.evaluate(graph, create_graph=True)
+        assert result.forces is not None
+        return result.forces.square().sum()
+
+    expected = torch.autograd.grad(loss(first), parameters, materialize_grads=True)
+    kept = loss(first)
+    once = torch.autograd.grad(kept, parameters, retain_graph=True, materialize_grads=True)
+    for _ in range(3):
+        torch.autograd.grad(loss(second), parameters, materialize_grads=True)
+    again = torch.autograd.grad(kept, parameters, materialize_grads=True)
+    for a, b, c in zip(expected, once, again, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+    assert isinstance(potential.compiled, choice.FusedNetwork)
+    assert potential.compiled._spare is not None
+
+
 def test_energies_alone_are_differentiable() -> None:
     found = []
     for kernel in ("fused", "dense"):

@@ -48,8 +48,21 @@ class FusedNetwork:
         self.library = open_library(specification)
         self.dtype = torch.float64 if specification.double else torch.float32
         fits = FusedRadial.fits(radial, specification)
+        self._spare: Tensor | None = None
         # None: the radial networks run in torch, the rest does not care.
         self.radial = FusedRadial(radial, self.library) if fits else None
+
+    def borrow(self, size: int) -> Tensor:
+        """Return memory for the state of a batch; what an earlier batch gave back is used again."""
+        spare, self._spare = self._spare, None
+        # Fresh memory is mapped page by page, which costs a large batch a fifth of its time.
+        if spare is not None and size <= len(spare) <= 4 * size:
+            return spare
+        return torch.empty(size, dtype=self.dtype)
+
+    def give_back(self, state: Tensor) -> None:
+        """Keep memory for the next batch."""
+        self._spare = state
 
     def geometry(self, graph: Graph, grid: SplineGrid) -> Geometry:
         """Compute what :func:`dubito.model.geometry.make_geometry` does, in one pass over the pairs."""
@@ -110,6 +123,7 @@ class CompiledCall:
         readout: Tensor | None,
     ) -> None:
         self.network, self.graph = network, graph
+        self.state: Tensor | None = None
         numbers = [*weights, *tables, graph.vectors, *([] if readout is None else [readout])]
         numbers += [getattr(geometry, name) for name in ("harmonics", "jacobian", "unit", "spline", "spline_slope")]
         # C gets addresses and would read them as they are.
@@ -147,6 +161,12 @@ class CompiledCall:
         pairs = PairsC(first, neighbor, harmonics, self._held[2].stride(0), knot, spline, slope)
         self.batch = BatchC(graph.n_structures, graph.n_atoms, ptr, species, pairs, jacobian, unit, vectors)
 
+    def __del__(self) -> None:
+        # Only now: a graph that is kept may be differentiated again.
+        state: Tensor | None = getattr(self, "state", None)
+        if state is not None:
+            self.network.give_back(state)
+
     def evaluate(self, *, virial: bool, keep: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return features, forces and virial; keep the state for :meth:`differentiate`."""
         library, atoms, like = self.network.library, self.graph.n_atoms, self.tables[0]
@@ -154,10 +174,9 @@ class CompiledCall:
         features = like.new_empty(self.members, atoms, self.network.specification.channels)
         forces = like.new_empty(self.members, atoms, 3) if self.readout is not None else None
         strain = like.new_empty(self.members, self.graph.n_structures, 3, 3) if virial else None
-        self.state = None
         if keep:
             size = library.state_elements(ctypes.byref(c_network), self.members, self.graph.n_structures, atoms)
-            self.state = like.new_empty(size)
+            self.state = self.network.borrow(size)
         fields = FieldsC(*map(_address, (self.readout, features, forces, strain, self.state)))
         self._run(library.evaluate, c_network, fields)
         return features, forces, strain
