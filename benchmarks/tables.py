@@ -1,9 +1,9 @@
-"""Write the tables of docs/performance.md from the benchmarks' JSON.
+"""Write the tables of docs/performance.md and README.md from the benchmarks' JSON.
 
     python benchmarks/tables.py            # print them
-    python benchmarks/tables.py --write    # put them into the page, between its markers
+    python benchmarks/tables.py --write    # put them into the pages, between their markers
 
-A test compares the page with the JSON, so that no number there is typed by hand.
+A test compares the pages with the JSON, so that no number there is typed by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-PAGE = ROOT / "docs" / "performance.md"
+PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md")
 
 Json = dict[str, Any]
 
@@ -62,6 +62,40 @@ def ratios() -> str:
     keys = list(next(iter(found.values()), {}))
     rows = [[_case(key), *[_spread(found[name].get(key)) for name in names]] for key in keys]
     return markdown(["case", *names.values()], rows)
+
+
+def headline() -> str:
+    """Medians for the smallest batch."""
+    speed, four_compiled = read("speed"), read("speed_compiled").get("ratios", {})
+    names = {
+        "one training step of NequIP / of four dubito members": "train: nequip / four members",
+        "the same, NequIP compiled": "train: nequip compiled / four members",
+        "one training step of NequIP / of one member": "train: nequip / dubito",
+        "one training step of MACE / of one member": "train: MACE / dubito",
+        "scoring by four NequIP / by four members": "score: four nequip / four members",
+    }
+    rows = []
+    for name, key in names.items():
+        found = (four_compiled if "compiled" in key else speed.get("ratios", {})).get(key, {})
+        cells = [_short(found[f"l{n}@5"]["median"]) if f"l{n}@5" in found else "not run" for n in (1, 2, 3)]
+        rows.append([name, *cells])
+    shares = speed.get("peak_fraction_scoring_by_l", {})
+    rows.append(
+        ["share of the machine's matrix-product peak, scoring, batch 128"]
+        + [f"{100 * shares[f'l{n}']:.0f} %" if f"l{n}" in shares else "–" for n in (1, 2, 3)]
+    )
+    return markdown(["3BPA, batch 5, 32 channels, 3 layers, two cores", "l_max 1", "l_max 2", "l_max 3"], rows)
+
+
+def barrier() -> str:
+    """The demo's course."""
+    rows = []
+    for line in read("demo").get("iterations", []):
+        errors = line["force_rmse_mev_per_angstrom"]
+        cells = [errors.get(name, "") for name in ("new", "control", "profile_inversion")]
+        rows.append([line["labels"], f"{line['barrier_error_mev']:+.1f}", *cells])
+    head = ["labels", "barrier error (meV)", "force RMSE, new structures before training (meV/Å)"]
+    return markdown([*head, "random control (meV/Å)", "along the inversion (meV/Å)"], rows)
 
 
 def milliseconds() -> str:
@@ -225,6 +259,8 @@ def imports() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "headline": headline,
+    "barrier": barrier,
     "ratios": ratios,
     "milliseconds": milliseconds,
     "compiled": compiled,
@@ -251,7 +287,8 @@ def fill(page: str) -> str:
 def main() -> None:
     """Print the tables, or write them into the page."""
     if "--write" in sys.argv[1:]:
-        PAGE.write_text(fill(PAGE.read_text()))
+        for page in PAGES:
+            page.write_text(fill(page.read_text()))
         return
     for name, make in TABLES.items():
         sys.stdout.write(f"{name}\n{make()}\n\n")
