@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dubito.core.errors import ModelError
-from dubito.model.fused.library import BatchC, Description, FieldsC, GeometryC, PairsC, open_library
+from dubito.model.fused.library import CBatch, CFields, CGeometry, CPairs, Description, open_library
 from dubito.model.fused.radial import FusedRadial
 from dubito.model.fused.source import Specification
 from dubito.model.geometry import Geometry
@@ -75,7 +75,7 @@ class FusedNetwork:
         pairs, harmonics = len(vectors), (self.specification.l_max + 1) ** 2
         shapes = [(pairs, harmonics), (pairs, harmonics, 3), (pairs,), (pairs, 3), (pairs,), (pairs, 4), (pairs, 4)]
         made = [vectors.new_empty(shape, dtype=torch.int32 if i == 4 else None) for i, shape in enumerate(shapes)]
-        pointers = GeometryC(*(tensor.data_ptr() for tensor in made))
+        pointers = CGeometry(*(tensor.data_ptr() for tensor in made))
         self.library.make_geometry(
             vectors.data_ptr(), pairs, grid.width, grid.n_intervals, ctypes.byref(pointers), torch.get_num_threads()
         )
@@ -158,8 +158,8 @@ class CompiledCall:
         first, neighbor, harmonics, knot, spline, slope, ptr, species, jacobian, unit, vectors = (
             tensor.data_ptr() for tensor in self._held
         )
-        pairs = PairsC(first, neighbor, harmonics, self._held[2].stride(0), knot, spline, slope)
-        self.batch = BatchC(graph.n_structures, graph.n_atoms, ptr, species, pairs, jacobian, unit, vectors)
+        pairs = CPairs(first, neighbor, harmonics, self._held[2].stride(0), knot, spline, slope)
+        self.batch = CBatch(graph.n_structures, graph.n_atoms, ptr, species, pairs, jacobian, unit, vectors)
 
     def __del__(self) -> None:
         # Only now: a graph that is kept may be differentiated again.
@@ -177,7 +177,7 @@ class CompiledCall:
         if keep:
             size = library.state_elements(ctypes.byref(c_network), self.members, self.graph.n_structures, atoms)
             self.state = self.network.borrow(size)
-        fields = FieldsC(*map(_address, (self.readout, features, forces, strain, self.state)))
+        fields = CFields(*map(_address, (self.readout, features, forces, strain, self.state)))
         self._run(library.evaluate, c_network, fields)
         return features, forces, strain
 
@@ -195,7 +195,7 @@ class CompiledCall:
         of_tables = [torch.empty_like(table) for table in self.tables]
         c_network = self._describe(of_weights, of_tables)
         derivatives = (self.readout, None, None, None, self.state, of_features, of_forces, of_virial, of_readout)
-        self._run(self.network.library.differentiate, c_network, FieldsC(*map(_address, derivatives)))
+        self._run(self.network.library.differentiate, c_network, CFields(*map(_address, derivatives)))
         return of_readout, of_weights, of_tables
 
     def _describe(self, of_weights: list[Tensor] | None, of_tables: list[Tensor] | None) -> Any:

@@ -29,8 +29,8 @@ def _many(kind: Any, names: str) -> dict[str, Any]:
     return dict.fromkeys(names.split(), kind)
 
 
-PairsC = _structure(
-    "PairsC",
+CPairs = _structure(
+    "CPairs",
     **_many(c_void_p, "first neighbor harmonics"),
     stride=c_int64,
     **_many(c_void_p, "knot spline spline_slope spline_tangent harmonics_tangent"),
@@ -39,54 +39,54 @@ PairsC = _structure(
     sums=c_void_p,
     sums_start=c_int64,
 )
-PathC = _structure("PathC", **_many(c_int32, "coupling source message step"))
-TargetC = _structure(
-    "TargetC", **_many(c_int32, "dim kind gate component source message inputs width mapped mix connect")
+CPath = _structure("CPath", **_many(c_int32, "coupling source message step"))
+CTarget = _structure(
+    "CTarget", **_many(c_int32, "dim kind gate component source message inputs width mapped mix connect")
 )
-LayerC = _structure(
-    "LayerC",
+CLayer = _structure(
+    "CLayer",
     **{"in": c_int32},
     **_many(c_int32, "out messages mapped n_paths n_targets n_sources mix"),
-    paths=POINTER(PathC),
-    targets=POINTER(TargetC),
+    paths=POINTER(CPath),
+    targets=POINTER(CTarget),
     sources=POINTER(c_int32),
 )
-MatrixC = _structure(
-    "MatrixC",
+CMatrix = _structure(
+    "CMatrix",
     **_many(c_int32, "blocks inputs outputs"),
     scale=c_double,
     value=c_void_p,
     member_stride=c_int64,
     gradient=c_void_p,
 )
-NetworkC = _structure(
-    "NetworkC",
+CNetwork = _structure(
+    "CNetwork",
     **_many(c_int32, "n_layers n_matrices n_species n_knots"),
-    layers=POINTER(LayerC),
-    matrices=POINTER(MatrixC),
+    layers=POINTER(CLayer),
+    matrices=POINTER(CMatrix),
     tables=POINTER(c_void_p),
     table_gradients=POINTER(c_void_p),
     silu_norm=c_double,
     tanh_norm=c_double,
 )
-BatchC = _structure(
-    "BatchC",
+CBatch = _structure(
+    "CBatch",
     **_many(c_int64, "n_structures n_atoms"),
     **_many(c_void_p, "atom_ptr species"),
-    pairs=PairsC,
+    pairs=CPairs,
     **_many(c_void_p, "jacobian unit vectors"),
 )
-FieldsC = _structure(
-    "FieldsC", **_many(c_void_p, "readout features forces virial state of_features of_forces of_virial of_readout")
+CFields = _structure(
+    "CFields", **_many(c_void_p, "readout features forces virial state of_features of_forces of_virial of_readout")
 )
 
 
-GeometryC = _structure("GeometryC", **_many(c_void_p, "harmonics jacobian length unit knot spline slope"))
+CGeometry = _structure("CGeometry", **_many(c_void_p, "harmonics jacobian length unit knot spline slope"))
 
 # Maps of a radial network at the most, as in c/radial.c.
 MOST_MAPS = 8
-RadialC = _structure(
-    "RadialC",
+CRadial = _structure(
+    "CRadial",
     **_many(c_int32, "n_maps n_paths"),
     widths=c_int32 * MOST_MAPS,
     weights=c_void_p * MOST_MAPS,
@@ -110,14 +110,14 @@ def open_library(specification: Specification) -> ctypes.CDLL:
 
 def _declare(library: ctypes.CDLL) -> None:
     for function in (library.evaluate, library.differentiate):
-        function.argtypes = [POINTER(NetworkC), POINTER(BatchC), POINTER(FieldsC), c_int, c_int]
+        function.argtypes = [POINTER(CNetwork), POINTER(CBatch), POINTER(CFields), c_int, c_int]
         function.restype = c_int
-    library.make_geometry.argtypes = [c_void_p, c_int64, c_double, c_int, POINTER(GeometryC), c_int]
+    library.make_geometry.argtypes = [c_void_p, c_int64, c_double, c_int, POINTER(CGeometry), c_int]
     library.make_geometry.restype = None
     integers = [c_int, c_int]
-    library.radial_tables.argtypes = [POINTER(RadialC), *integers, c_void_p, *integers, c_double, *integers]
+    library.radial_tables.argtypes = [POINTER(CRadial), *integers, c_void_p, *integers, c_double, *integers]
     library.radial_tables.restype = c_int
-    library.state_elements.argtypes = [POINTER(NetworkC), c_int64, c_int64, c_int64]
+    library.state_elements.argtypes = [POINTER(CNetwork), c_int64, c_int64, c_int64]
     library.state_elements.restype = c_int64
 
 
@@ -134,21 +134,21 @@ class Description:
         self._shapes: list[tuple[int, int, int, float]] = []
         found = couplings(specification.l_max, specification.parity)
         self._index = {coupling: i for i, coupling in enumerate(found)}
-        self.layers = (LayerC * len(layers))(*[self._layer(layer) for layer in layers])
+        self.layers = (CLayer * len(layers))(*[self._layer(layer) for layer in layers])
         channels = layers[0].n_features
         self._add(embedding, 1, n_species, channels, 1.0)
         self.n_species, self.n_knots = n_species, n_knots
 
     def network(self, values: list[Any], gradients: list[int], tables: list[int], of_tables: list[int]) -> Any:
         """Return the network with these parameter tensors, and addresses to put gradients."""
-        matrices = (MatrixC * len(values))(
+        matrices = (CMatrix * len(values))(
             *[
-                MatrixC(*shape, value.data_ptr(), value.stride(0), gradient)
+                CMatrix(*shape, value.data_ptr(), value.stride(0), gradient)
                 for shape, value, gradient in zip(self._shapes, values, gradients, strict=True)
             ]
         )
         pointers = c_void_p * len(tables)
-        return NetworkC(
+        return CNetwork(
             len(self.layers),
             len(values),
             self.n_species,
@@ -176,7 +176,7 @@ class Description:
             source = layer.input.irreps[path.source]
             target = str(path.target)
             items.append(
-                PathC(
+                CPath(
                     self._index[Coupling(source.l, path.harmonic, path.target.l)],
                     layer.input.slices[path.source].start,
                     starts[target][0] + counted[target],
@@ -188,7 +188,7 @@ class Description:
         for ir, components in zip(layer.input.irreps, layer.input.slices, strict=True):
             sources += [components.start, ir.dim]
         mapped = sum(t.dim * t.width for t in targets)
-        return LayerC(
+        return CLayer(
             layer.input.dim,
             layer.output.dim,
             paths.output.dim,
@@ -197,8 +197,8 @@ class Description:
             len(targets),
             len(layer.input.irreps),
             mix,
-            (PathC * len(items))(*items),
-            (TargetC * len(targets))(*targets),
+            (CPath * len(items))(*items),
+            (CTarget * len(targets))(*targets),
             (c_int32 * len(sources))(*sources),
         )
 
@@ -218,7 +218,7 @@ class Description:
                 source = layer.input.slices[layer.input.irreps.index(ir)].start
             kind = 0 if ir == SCALAR else 1 if ir.l == 0 else 2
             targets.append(
-                TargetC(ir.dim, kind, gates, component.start, source, message, inputs, width, mapped, mix, connect)
+                CTarget(ir.dim, kind, gates, component.start, source, message, inputs, width, mapped, mix, connect)
             )
             starts[name] = (message, inputs)
             gates += kind == 2

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dubito.core.errors import ModelError
-from dubito.model.fused.library import MOST_MAPS, RadialC
+from dubito.model.fused.library import MOST_MAPS, CRadial
 from dubito.model.linear import NORMALISED_SILU
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class FusedRadial:
             own = [w if w[0].is_contiguous() else w.contiguous() for w in weights[at : at + n]]
             held += own
             structures.append(
-                RadialC(
+                CRadial(
                     n,
                     network.n_paths,
                     (ctypes.c_int32 * MOST_MAPS)(*(w.shape[1] for w in own)),
@@ -88,7 +88,7 @@ class FusedRadial:
             )
             at += n
         failed = self.library.radial_tables(
-            (RadialC * len(structures))(*structures),
+            (CRadial * len(structures))(*structures),
             len(structures),
             len(weights[0]),
             basis.data_ptr(),
