@@ -28,6 +28,10 @@ from dubito.model.fused.source import Specification, write_source
 from dubito.model.potential import Potential
 from dubito.testing.structures import crystal, rattled
 
+pytestmark = pytest.mark.skipif(
+    not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler: there is no compiled network to test"
+)
+
 STATISTICS = Statistics((1, 7, 8), np.array([-13.6, -1480.0, -2040.0]), np.array([0.7, 1.3, 1.5]), 1.0, 6.0)
 # Of the largest value: what the issue of this kernel asked for.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
