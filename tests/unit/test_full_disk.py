@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +16,6 @@ from dubito.model.artifact import save_potential
 from dubito.model.potential import Potential
 from dubito.testing.structures import rattled, toy_labels
 from dubito.training.checkpoint import save_checkpoint
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system takes root")
-    where = tmp_path / "disk"
-    where.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(where)], check=False)
-    if mounted.returncode:
-        pytest.skip("file systems can't be mounted here")
-    yield where
-    subprocess.run(["umount", "-l", str(where)], check=True)
 
 
 def potential() -> Potential:

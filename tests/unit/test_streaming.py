@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -132,20 +131,6 @@ def test_the_machine_is_in_the_name_of_a_half_written_file(tmp_path: Path, monke
 
 
 # --- a full disk ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system takes root")
-    where = tmp_path / "disk"
-    where.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(where)], check=False)
-    if mounted.returncode:
-        pytest.skip("file systems can't be mounted here")
-    yield where
-    subprocess.run(["umount", "-l", str(where)], check=True)
 
 
 FILL = """

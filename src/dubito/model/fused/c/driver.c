@@ -61,21 +61,32 @@ static void set_range(Task *t, const Batch *b, const Groups *groups, int64_t gro
     t->e1 = b->pairs.first[t->a1];
 }
 
+/* The largest of all layers, by kind: what one array for all of them must hold. */
+typedef struct {
+    int64_t messages, mapped, components;
+} Widest;
+
+static Widest widest_of(const Network *net) {
+    Widest out = {0, 0, 1};
+    for (int l = 0; l < net->n_layers; l++) {
+        const Layer *layer = &net->layers[l];
+        out.messages = layer->messages > out.messages ? layer->messages : out.messages;
+        out.mapped = layer->mapped > out.mapped ? layer->mapped : out.mapped;
+        out.components = layer->in > out.components ? layer->in : out.components;
+        out.components = layer->out > out.components ? layer->out : out.components;
+    }
+    return out;
+}
+
 /* Place the arrays of a task; with an arena without memory, count them. */
 static void place_state(Task *t, Arena *arena, int64_t n, int keep) {
     const Network *net = t->net;
-    int64_t message = 0, mapped = 0, widest = 1;
-    for (int l = 0; l < net->n_layers; l++) {
-        const Layer *layer = &net->layers[l];
-        message = layer->messages > message ? layer->messages : message;
-        mapped = layer->mapped > mapped ? layer->mapped : mapped;
-        widest = layer->in > widest ? layer->in : widest;
-    }
+    const Widest most = widest_of(net);
     T *shared[3] = {NULL, NULL, NULL};
     if (!keep) {
-        shared[0] = take(arena, n * message * CHANNELS);
-        shared[1] = take(arena, n * mapped);
-        shared[2] = take(arena, n * widest * CHANNELS);
+        shared[0] = take(arena, n * most.messages * CHANNELS);
+        shared[1] = take(arena, n * most.mapped);
+        shared[2] = take(arena, n * most.components * CHANNELS);
     }
     for (int l = 0; l < net->n_layers; l++) {
         const Layer *layer = &net->layers[l];
@@ -93,24 +104,17 @@ static void place_state(Task *t, Arena *arena, int64_t n, int keep) {
 
 static void place_work(Task *t, Arena *arena, int64_t n, int64_t pairs, int second) {
     const Network *net = t->net;
-    int64_t message = 0, mapped = 0, widest = 1;
-    for (int l = 0; l < net->n_layers; l++) {
-        const Layer *layer = &net->layers[l];
-        message = layer->messages > message ? layer->messages : message;
-        mapped = layer->mapped > mapped ? layer->mapped : mapped;
-        widest = layer->in > widest ? layer->in : widest;
-        widest = layer->out > widest ? layer->out : widest;
-    }
-    t->lambda_x = take(arena, n * widest * CHANNELS);
+    const Widest most = widest_of(net);
+    t->lambda_x = take(arena, n * most.components * CHANNELS);
     if (!second) {
         t->slopes = take(arena, pairs * (HARMONICS + 1));
         t->pull = take(arena, pairs * 3);
         return;
     }
-    t->lambda_next = take(arena, n * widest * CHANNELS);
-    t->lambda_y = take(arena, n * widest * CHANNELS);
-    t->lambda_mapped = take(arena, n * mapped);
-    t->lambda_message = take(arena, n * message * CHANNELS);
+    t->lambda_next = take(arena, n * most.components * CHANNELS);
+    t->lambda_y = take(arena, n * most.components * CHANNELS);
+    t->lambda_mapped = take(arena, n * most.mapped);
+    t->lambda_message = take(arena, n * most.messages * CHANNELS);
     t->spline_tangent = take(arena, pairs * 4);
     t->pairs.tangent_stride = pairs + EDGES;
     t->harmonics_tangent = take(arena, HARMONICS * (pairs + EDGES));
