@@ -179,7 +179,7 @@ def test_graphs_may_be_kept_while_others_are_made() -> None:
         assert torch.equal(a, b)
         assert torch.equal(a, c)
     assert isinstance(potential.compiled, choice.FusedNetwork)
-    assert potential.compiled._spare is not None
+    assert potential.compiled._spare
 
 
 def test_energies_alone_are_differentiable() -> None:

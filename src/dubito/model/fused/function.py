@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,21 +50,23 @@ class FusedNetwork:
         self.library = open_library(specification)
         self.dtype = torch.float64 if specification.double else torch.float32
         fits = FusedRadial.fits(radial, specification)
-        self._spare: Tensor | None = None
+        # Taken out and put in by single operations, so that two threads never get the same memory.
+        self._spare: deque[Tensor] = deque(maxlen=1)
         # None: the radial networks run in torch, the rest does not care.
         self.radial = FusedRadial(radial, self.library) if fits else None
 
     def borrow(self, size: int) -> Tensor:
         """Return memory for the state of a batch; what an earlier batch gave back is used again."""
-        spare, self._spare = self._spare, None
         # Fresh memory is mapped page by page, which costs a large batch a fifth of its time.
-        if spare is not None and size <= len(spare) <= 4 * size:
-            return spare
+        with suppress(IndexError):
+            spare = self._spare.popleft()
+            if size <= len(spare) <= 4 * size:
+                return spare
         return torch.empty(size, dtype=self.dtype)
 
     def give_back(self, state: Tensor) -> None:
         """Keep memory for the next batch."""
-        self._spare = state
+        self._spare.append(state)
 
     def geometry(self, graph: Graph, grid: SplineGrid) -> Geometry:
         """Compute what :func:`dubito.model.geometry.make_geometry` does, in one pass over the pairs."""
