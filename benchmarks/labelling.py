@@ -5,9 +5,9 @@
     python benchmarks/labelling.py --split    # only processes against threads; the rest of the result stays
     python benchmarks/labelling.py --table    # print the tables of docs/labelling.md from the last run
 
-Writes benchmarks/results/labelling.json (short form: labelling_short.json) and prints it as one line. Costs are processor seconds of the process, so that
-other work on the machine disturbs them little; only the comparison of threads with processes is in wall time. A short
-run keeps what the last full one found out about 3BPA, with its date.
+Writes benchmarks/results/labelling.json (short form: labelling_short.json) and prints it as one line. Costs are
+processor seconds of the process, so that other work on the machine disturbs them little; only the comparison of
+threads with processes is in wall time. A short run keeps what the last full one found out about 3BPA, with its date.
 """
 
 from __future__ import annotations
