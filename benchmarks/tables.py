@@ -177,6 +177,16 @@ def operations() -> str:
     return markdown(["network", "Mflop a molecule", "operations a byte", *keys], rows)
 
 
+def limits() -> str:
+    """What the machine can do, measured in the run of the comparison."""
+    found = read("speed").get("limits", {})
+    if not found:
+        return markdown(["limit"], [])
+    rate, moved = found["matmul_gflops"], found["bandwidth_gb_s"]
+    head = ["product of matrices, Gflop/s", "memory, GB/s", "operations a byte"]
+    return markdown(head, [[_short(rate), _short(moved), _short(rate / moved)]])
+
+
 def scaling() -> str:
     """Time per atom."""
     head = ["atoms", "l_max", "members", "threads", "neighbours, ms", "geometry, ms", "network, ms", "µs per atom"]
@@ -265,6 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "milliseconds": milliseconds,
     "compiled": compiled,
     "parts": parts,
+    "limits": limits,
     "operations": operations,
     "scaling": scaling,
     "accuracy": accuracy,

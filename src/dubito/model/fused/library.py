@@ -122,9 +122,12 @@ def _declare(library: ctypes.CDLL) -> None:
 
 
 class Description:
-    """A network's layers in C structures, and its parameters in the order of its matrices.
+    """A network's layers in C structures.
 
-    ``parameters`` are (blocks, inputs, outputs) of each :class:`Weight`, the embedding last.
+    Attributes
+    ----------
+    weights : the parameters in the order of the library's matrices, the embedding last
+    layers : array of ``CLayer``
     """
 
     def __init__(
