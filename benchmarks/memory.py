@@ -93,7 +93,7 @@ def make_model(folder: Path, sample: Any) -> tuple[Path, Path]:
     potential.initialise(0, list(range(MEMBERS)))
     ensemble, method = folder / "ensemble.safetensors", folder / "method.safetensors"
     save_potential(ensemble, potential, provenance={})
-    EnsembleUncertainty(potential).save(method)
+    EnsembleUncertainty.uncalibrated(potential).save(method)
     return ensemble, method
 
 

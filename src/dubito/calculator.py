@@ -33,7 +33,8 @@ class DubitoCalculator(Calculator):  # type: ignore[misc]
     max_force_uncertainty_ev_per_angstrom : warn in the log when an atom's exceeds this; None: never
 
     Results are eV, eV/Å and eV/Å³: ``energy``, ``free_energy`` (the same), ``energies``, ``forces``,
-    ``stress`` (with a cell), ``energy_uncertainty``, ``energies_uncertainty``, ``forces_uncertainty`` (n, 3).
+    ``stress`` (with a cell), ``energy_uncertainty``, ``energies_uncertainty``, ``forces_uncertainty`` (n, 3); the
+    first two only from methods that give them (``dubito methods`` says which).
     ASE's writers drop the last three; :meth:`annotate` puts them where writers keep them.
 
     Raises
@@ -77,11 +78,10 @@ class DubitoCalculator(Calculator):  # type: ignore[misc]
         prediction = self.predictor.predict(one)
         self.results = _results(prediction, bool(one.pbc.all()))
         if self.gives_uncertainty:
-            self.results |= {
-                "energy_uncertainty": float(prediction.uncertainty["energy"][0]),
-                "energies_uncertainty": prediction.uncertainty["energies"],
-                "forces_uncertainty": prediction.uncertainty["forces"],
-            }
+            said = prediction.uncertainty
+            self.results |= {f"{key}_uncertainty": said[key] for key in ("energies", "forces") if key in said}
+            if "energy" in said:
+                self.results["energy_uncertainty"] = float(said["energy"][0])
             self._warn(prediction)
 
     def _warn(self, prediction: Prediction) -> None:
@@ -125,7 +125,7 @@ def _fitted(potential: Any, model: Path, uncertainty: str | Path) -> Predictor:
         from dubito.uncertainty.ensemble import EnsembleUncertainty
 
         log.warning("%s is missing: the ensemble's uncertainty is not calibrated", beside)
-        return EnsembleUncertainty(potential)
+        return EnsembleUncertainty.uncalibrated(potential)
     raise ModelError(f"{beside} does not exist. Fit the method first, or give the path of its state.")
 
 

@@ -95,7 +95,7 @@ def save_ensemble(folder: Path) -> tuple[Path, Path]:
     potential = Potential(config, fit_statistics(toy_labels(rattled(4)), config.r_max_angstrom), 2)
     potential.initialise(0, [0, 1])
     save_potential(folder / "e.safetensors", potential, provenance={})
-    EnsembleUncertainty(potential).save(folder / "m.safetensors")
+    EnsembleUncertainty.uncalibrated(potential).save(folder / "m.safetensors")
     return folder / "e.safetensors", folder / "m.safetensors"
 
 

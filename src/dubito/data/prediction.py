@@ -30,6 +30,7 @@ class Prediction:
     scores : unitless, higher is more doubtful: ``energy`` (n,), ``energies`` (N,), ``forces`` (N,)
     stress : (n, 6) eV/Å³, Voigt, ASE sign; zeros where there is no cell
     energy_ensemble : (n, M) eV, or None
+    latent : (N, d) invariant features of the atoms, of the first member; not written to files
     """
 
     ptr: Array
@@ -40,6 +41,7 @@ class Prediction:
     scores: Mapping[str, Array] = field(default_factory=dict)
     stress: Array | None = None
     energy_ensemble: Array | None = None
+    latent: Array | None = None
 
     def fields(self) -> dict[str, Array]:
         """Return the arrays under the names of ``core.fields.PREDICTIONS``, as the store writes them."""

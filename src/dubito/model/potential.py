@@ -103,6 +103,13 @@ class Potential(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
+    def member(self, row: int) -> Potential:
+        """Return a copy of one member as a potential of its own, with fixed weights."""
+        one = Potential(self.config, self.statistics, 1)
+        for mine, theirs in zip(one.parameters(), self.parameters(), strict=True):
+            mine.data.copy_(theirs.data[row : row + 1])
+        return one.to(next(self.parameters()).device).requires_grad_(False).eval()
+
     def predict(self, structures: Structures) -> Prediction:
         """Predict energies, forces and the members' spread; see :func:`dubito.model.predict.predict`."""
         from dubito.model.predict import predict
@@ -151,7 +158,7 @@ class Potential(nn.Module):
         if geometry is None:
             geometry = self._geometry(network, graph)
         with torch.set_grad_enabled(create_graph):
-            tables = self._tables(network, keep=not create_graph)
+            tables = self.tables(network, keep=not create_graph)
             if network is None:
                 return evaluate_in_torch(self, graph, geometry, tables, forces=forces, create_graph=create_graph)
             readout = self._readout(graph) if forces else None
@@ -177,7 +184,7 @@ class Potential(nn.Module):
         """Return the energies (M, n) of structures from those of atoms (M, N)."""
         return torch.segment_reduce(energies.T, "sum", offsets=graph.atom_ptr, axis=0).T
 
-    def _tables(self, network: FusedNetwork | None, *, keep: bool) -> list[Tensor]:
+    def tables(self, network: FusedNetwork | None, *, keep: bool) -> list[Tensor]:
         """Return the knots of each layer's radial functions; kept while the weights stay as they are.
 
         The weights are compared, not their version counters: the optimiser moves them through another tensor.

@@ -43,6 +43,7 @@ def predict(potential: Potential, structures: Structures, atoms_per_chunk: int =
             spread,
             stress=np.zeros((0, 6)),
             energy_ensemble=ensemble,
+            latent=np.zeros((0, potential.config.n_latent)),
         )
     parts = [_predict(potential, structures[rows]) for rows in chunks(structures.n_atoms, atoms_per_chunk)]
     if len(parts) == 1:
@@ -60,6 +61,7 @@ def predict(potential: Potential, structures: Structures, atoms_per_chunk: int =
         {key: np.concatenate([part.uncertainty[key] for part in parts]) for key in parts[0].uncertainty},
         stress=join("stress"),
         energy_ensemble=join("energy_ensemble"),
+        latent=join("latent"),
     )
 
 
@@ -106,6 +108,7 @@ def _predict(potential: Potential, structures: Structures) -> Prediction:
         },
         stress=_stress(numpy(result.virial).mean(axis=0), numpy(graph.volume)),
         energy_ensemble=(residual + per_structure).T,
+        latent=numpy(result.latent[0]),
     )
 
 

@@ -23,23 +23,25 @@ def evaluate_in_torch(
     harmonics = geometry.harmonics.expand(members, -1, -1)
     length = geometry.length.expand(members, -1)
     if not forces:
-        energies, latent = potential.read_out(graph, _features(potential, graph, harmonics, length, tables))
+        energies, latent = potential.read_out(graph, features_in_torch(potential, graph, harmonics, length, tables))
         return Evaluation(energies, potential.sum_atoms(graph, energies), latent)
     with torch.enable_grad():
         harmonics = harmonics.contiguous().detach().requires_grad_()
         length = length.contiguous().detach().requires_grad_()
-        energies, latent = potential.read_out(graph, _features(potential, graph, harmonics, length, tables))
+        energies, latent = potential.read_out(graph, features_in_torch(potential, graph, harmonics, length, tables))
         of_harmonics, of_length = torch.autograd.grad(
             energies.sum(), (harmonics, length), create_graph=create_graph, allow_unused=True, materialize_grads=True
         )
-        force, virial = _mechanics(graph, geometry, of_harmonics, of_length)
+        force, virial = mechanics(graph, geometry, of_harmonics, of_length)
         energy = potential.sum_atoms(graph, energies)
     if create_graph:
         return Evaluation(energies, energy, latent, force, virial)
     return Evaluation(energies.detach(), energy.detach(), latent.detach(), force.detach(), virial.detach())
 
 
-def _features(potential: Potential, graph: Graph, harmonics: Tensor, length: Tensor, tables: list[Tensor]) -> Tensor:
+def features_in_torch(
+    potential: Potential, graph: Graph, harmonics: Tensor, length: Tensor, tables: list[Tensor]
+) -> Tensor:
     """Return the last features (M, N, C)."""
     members, atoms = potential.n_members, graph.n_atoms
     offset = torch.arange(members, device=graph.center.device)[:, None] * atoms
@@ -56,7 +58,7 @@ def _features(potential: Potential, graph: Graph, harmonics: Tensor, length: Ten
     return features[:, :, 0, :]
 
 
-def _mechanics(graph: Graph, geometry: Geometry, of_harmonics: Tensor, of_length: Tensor) -> tuple[Tensor, Tensor]:
+def mechanics(graph: Graph, geometry: Geometry, of_harmonics: Tensor, of_length: Tensor) -> tuple[Tensor, Tensor]:
     """Return forces (M, N, 3) and virial (M, n, 3, 3) from the derivatives by harmonics and distances."""
     members = len(of_length)
     pull = torch.einsum("mek,ekx->mex", of_harmonics, geometry.jacobian) + of_length[:, :, None] * geometry.unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +12,8 @@ import torch
 
 from dubito.config.model import ModelConfig
 from dubito.config.training import TrainingConfig
-from dubito.core.errors import ModelError
+from dubito.config.uncertainty import UncertaintyConfig
+from dubito.core.errors import DataError, ModelError
 from dubito.data.statistics import fit_statistics
 from dubito.metrics.reduce import atom_norm
 from dubito.model.potential import Potential
@@ -20,11 +22,38 @@ from dubito.training.loop import Trainer
 from dubito.uncertainty.registry import method_class
 
 
+def twice(potential: Potential) -> Potential:
+    """Return the same potential with twice the energies."""
+    s = potential.statistics
+    doubled = replace(
+        s,
+        atomic_energies_ev=2 * s.atomic_energies_ev,
+        scale_ev=2 * s.scale_ev,
+        force_scale_ev_per_angstrom=2 * s.force_scale_ev_per_angstrom,
+    )
+    out = Potential(potential.config, doubled, potential.n_members)
+    for mine, theirs in zip(out.parameters(), potential.parameters(), strict=True):
+        mine.data.copy_(theirs.data)
+    return out.requires_grad_(False)
+
+
 class UncertaintyMethodTests:
-    """What every method must do. Class attributes: ``method`` (registry name) and ``n_members``."""
+    """What every method must do.
+
+    Class attributes
+    ----------------
+    method : registry name
+    n_members : of the potential
+    config : settings to fit with, small enough for a test
+    ranks : false for controls that doubt nothing in particular
+    scale_rtol : how exactly uncertainties follow the unit of energy; training by gradients rounds
+    """
 
     method: ClassVar[str]
     n_members: ClassVar[int] = 4
+    config: ClassVar[UncertaintyConfig] = UncertaintyConfig()
+    ranks: ClassVar[bool] = True
+    scale_rtol: ClassVar[float] = 1e-6
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -50,7 +79,7 @@ class UncertaintyMethodTests:
     def fit(cls, potential: Potential) -> Any:
         """Fit the method; the sets are those the potential was trained on."""
         train, valid = toy_labels(rattled(40, seed=1)), toy_labels(rattled(12, seed=2))
-        return method_class(cls.method).fit(potential, train, valid, seed=0)
+        return method_class(cls.method).fit(potential, train, valid, seed=0, config=cls.config)
 
     def values(self, prediction: Any) -> dict[str, Any]:
         """Return all scores and uncertainties of a prediction."""
@@ -76,8 +105,6 @@ class UncertaintyMethodTests:
             np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-9, err_msg=name)
 
     def test_invariant_under_permutation(self, fitted: Any) -> None:
-        from dataclasses import replace
-
         one = rattled(1, seed=5)
         order = np.array([0, 3, 1, 2])
         swapped = replace(one, positions=one.positions[order])
@@ -121,7 +148,57 @@ class UncertaintyMethodTests:
         with pytest.raises(ModelError, match="expected"):
             method_class(self.method).load(tmp_path / "other.safetensors", potential)
 
+    def test_uncertainties_have_the_unit_of_energy(self, fitted: Any, potential: Potential) -> None:
+        """sigma(c E) = c sigma(E): the same campaign in another unit doubts the same."""
+        train, valid = (toy_labels(rattled(n, seed=seed)) for n, seed in ((40, 1), (12, 2)))
+        train, valid = (
+            s.with_columns(labels__energy=2 * s.energy, labels__forces=2 * s.forces) for s in (train, valid)
+        )
+        doubled = method_class(self.method).fit(twice(potential), train, valid, seed=0, config=self.config)
+        structures = rattled(5, seed=6)
+        before, after = fitted.predict(structures).uncertainty, doubled.predict(structures).uncertainty
+        assert set(before) == set(after)
+        for name, values in before.items():
+            np.testing.assert_allclose(after[name], 2 * values, rtol=self.scale_rtol, err_msg=name)
+
+    def test_does_not_change_the_prediction(self, fitted: Any, potential: Potential) -> None:
+        structures = rattled(4, seed=6)
+        np.testing.assert_allclose(fitted.predict(structures).forces, potential.predict(structures).forces, atol=1e-9)
+
+    def test_says_what_it_costs(self, fitted: Any) -> None:
+        assert fitted.evaluations >= self.n_members
+
+    def test_no_structures_give_nothing(self, fitted: Any) -> None:
+        given = fitted.predict(rattled(1, seed=6)[np.zeros(0, int)])
+        assert given.uncertainty["forces"].shape == (0, 3)
+
+    def test_refuses_to_work_unfitted(self, potential: Potential, tmp_path: Path) -> None:
+        unfitted = method_class(self.method)(potential)
+        with pytest.raises(ModelError, match="not fitted"):
+            unfitted.predict(rattled(2, seed=6))
+        with pytest.raises(ModelError, match="not fitted"):
+            unfitted.save(tmp_path / "x.safetensors")
+
+    def test_refuses_the_state_of_another_model(self, fitted: Any, potential: Potential, tmp_path: Path) -> None:
+        path = tmp_path / f"{self.method}.safetensors"
+        fitted.save(path)
+        other = Potential(potential.config, potential.statistics, potential.n_members)
+        other.initialise(9, list(range(potential.n_members)))
+        with pytest.raises(ModelError, match="another model"):
+            method_class(self.method).load(path, other)
+
+    def test_refuses_a_missing_file(self, potential: Potential, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match="readable"):
+            method_class(self.method).load(tmp_path / "none.safetensors", potential)
+
+    def test_refuses_training_sets_without_labels(self, potential: Potential) -> None:
+        valid = toy_labels(rattled(12, seed=2))
+        with pytest.raises(DataError, match="label"):
+            method_class(self.method).fit(potential, rattled(8, seed=1), valid, seed=0, config=self.config)
+
     def test_finds_planted_outsiders(self, fitted: Any) -> None:
+        if not self.ranks:
+            pytest.skip("a control that doubts nothing in particular")
         inside, outside = rattled(30, seed=9), rattled(30, seed=10, displacement=0.35)
         score = []
         for structures in (inside, outside):

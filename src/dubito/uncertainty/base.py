@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
+from dubito.config.uncertainty import UncertaintyConfig
 from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
 
@@ -20,14 +21,34 @@ class Predictor(Protocol):
 
 
 class UncertaintyMethod(Predictor, Protocol):
-    """A fitted uncertainty method."""
+    """A fitted uncertainty method. The easiest way to make one is :class:`dubito.uncertainty.method.FittedMethod`.
+
+    Attributes
+    ----------
+    name : its name in the registry, in configurations and in tables
+    targets : what it gives an uncertainty or a score of: ``energy``, ``energies``, ``forces``
+    evaluations : evaluations of one network, with forces, that a prediction costs; the members' own count
+    """
 
     name: ClassVar[str]
     targets: ClassVar[frozenset[str]]
 
+    @property
+    def evaluations(self) -> float:
+        """See the class."""
+        ...
+
     @classmethod
-    def fit(cls, potential: Any, train: Structures, valid: Structures, *, seed: int) -> Self:
-        """Fit to a trained potential; ``valid`` was not trained on and serves calibration."""
+    def fit(
+        cls,
+        potential: Any,
+        train: Structures,
+        valid: Structures,
+        *,
+        seed: int,
+        config: UncertaintyConfig | None = None,
+    ) -> Self:
+        """Fit to a trained potential; ``valid`` was not trained on and serves calibration. None: defaults."""
         ...
 
     def save(self, path: Path) -> None:

@@ -10,7 +10,19 @@ from dubito.uncertainty.base import UncertaintyMethod
 
 METHODS = Registry(
     "uncertainty method",
-    {"ensemble": "dubito.uncertainty.ensemble:EnsembleUncertainty"},
+    {
+        "ensemble": "dubito.uncertainty.ensemble:EnsembleUncertainty",
+        "shallow_ensemble": "dubito.uncertainty.shallow_ensemble:ShallowEnsembleUncertainty",
+        "gmm": "dubito.uncertainty.mixture:MixtureUncertainty",
+        "evidential": "dubito.uncertainty.evidential:EvidentialUncertainty",
+        "svgp": "dubito.uncertainty.variational_gp:VariationalGpUncertainty",
+        "sparse_gp": "dubito.uncertainty.sparse_gp:SparseGpUncertainty",
+        "llpr": "dubito.uncertainty.last_layer:LastLayerUncertainty",
+        "distance": "dubito.uncertainty.distance:DistanceUncertainty",
+        "force_norm": "dubito.uncertainty.controls:ForceNormControl",
+        "constant": "dubito.uncertainty.controls:ConstantControl",
+        "random": "dubito.uncertainty.controls:RandomControl",
+    },
     "dubito.uncertainty",
 )
 
