@@ -38,6 +38,7 @@ localrules:
     build_dataset,
     merge_ensemble,
     evaluate,
+    choose_driver,
     decide,
     write_report,
     publish_report,

@@ -7,8 +7,8 @@ too high by exactly ``ENERGY_ERROR``; the claimed uncertainty of each component 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import numpy as np
 
 from dubito.config import Config, parse_config
 from dubito.core import progress
-from dubito.core.files import write_json, write_text
+from dubito.core.files import read_json, write_json, write_text
 from dubito.data.store import write_structures
 from dubito.data.structures import Structures
-from dubito.stages import decide, evaluate
+from dubito.stages import choose_driver, decide, evaluate
 
 METHOD = "ensemble"
 ENERGY_ERROR = 0.008
@@ -58,6 +58,8 @@ class Builder:
     threshold: float | None = 0.5
     n_test: int = 0
     seed: int = 7
+    # Further methods: from the length of each atom's force error (N,) to the standard deviation of a component (N,).
+    rivals: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
@@ -98,6 +100,16 @@ class Builder:
             "energy_ensemble": energy[:, None] + 0.002 * MEMBERS,
         }
 
+    def predict_all(self, structures: Structures, iteration: int) -> dict[str, dict[str, np.ndarray]]:
+        """Return the predictions of all methods, which share their means."""
+        said = self.predict(structures, iteration)
+        length = np.linalg.norm(said["forces"] - structures.forces, axis=1)
+        means = {name: said[name] for name in ("energy", "forces", "energies")}
+        return {METHOD: said} | {
+            name: means | {"forces_uncertainty": np.repeat(doubt(length)[:, None], 3, axis=1)}
+            for name, doubt in self.rivals.items()
+        }
+
     def write_profile(self, iteration: int) -> None:
         """Write the predicted inversion profile of one iteration."""
         x = np.linspace(-1.2, 0.2, 8)
@@ -114,7 +126,8 @@ class Builder:
             labels__forces=np.zeros((4 * n, 3)),
             labels__mask=np.ones(n, bool),
         )
-        said = self.predict(structures, iteration)
+        everything = self.predict_all(structures, iteration)
+        said = everything[METHOD]
         said["energy"] = structures.energy + 0.5 + barrier_error(iteration) * shape
         said["energy_ensemble"] = said["energy"][:, None] + member_spread(iteration) * MEMBERS * shape[:, None]
         about = {
@@ -127,7 +140,22 @@ class Builder:
             "barrier_index": barrier,
         }
         path = self.where(iteration) / "predictions" / "profile_inversion.h5"
-        write_structures(path, structures, predictions={METHOD: said}, attributes={"profile": about})
+        everything |= {name: {**everything[name], "energy": said["energy"]} for name in self.rivals}
+        write_structures(path, structures, predictions=everything, attributes={"profile": about})
+
+    @property
+    def methods(self) -> list[str]:
+        """All methods."""
+        return [METHOD, *self.rivals]
+
+    def batch(self, iteration: int) -> Path:
+        """Return the file in which all methods judge a batch."""
+        return self.where(iteration) / "predictions" / "batch.h5"
+
+    def driver(self, iteration: int) -> str:
+        """Return the method that drives an iteration."""
+        chosen = self.where(iteration - 1) / "driver.json"
+        return str(read_json(chosen)["method"]) if iteration and chosen.exists() else METHOD
 
     def where(self, iteration: int) -> Path:
         """Return the folder of one iteration."""
@@ -144,7 +172,7 @@ class Builder:
         batch = batch.with_columns(origin__reason=reason, origin__sampler="langevin" if k else "rattle")
         failed = np.zeros(n, bool)
         failed[: self.n_failed if k else 0] = True
-        predictions = {METHOD: self.predict(batch, k - 1)} if k else None
+        predictions = self.predict_all(batch, k - 1) if k else None
         blank = {"labels/energy", "labels/forces", "labels/mask"}
         bare = Structures(
             **{
@@ -153,7 +181,14 @@ class Builder:
             },
             columns={p: v for p, v in batch.columns.items() if p not in blank},
         )
-        write_structures(where / "selected.h5", bare, predictions=predictions)
+        driver = self.driver(k)
+        write_structures(where / "selected.h5", bare, predictions={driver: predictions[driver]} if k else None)
+        if k and self.rivals:
+            cost = {"n_atoms": 4 * n, "members_cpu_s": 0.2, "own_cpu_s": dict.fromkeys(predictions, 0.1)}
+            write_structures(self.batch(k), bare, predictions=predictions, attributes={"cost": cost})
+        for name in self.methods:
+            about = {"method": name, "evaluations": 4.0, "evaluations_alone": 1.0, "fit_cpu_s": 2.5}
+            write_json(where / "uncertainty" / f"{name}.json", about)
         scores = np.where(control, np.linspace(0.1, 0.4, n), np.linspace(0.6, 1.6, n)) if k else np.zeros(n)
         self.write_manifest(k, batch, scores, reason)
         self.write_shards(k, batch, failed)
@@ -171,12 +206,11 @@ class Builder:
         write_structures(where / "dataset.h5", self.data)
         write_text(where / "ensemble.safetensors", f"weights of iteration {k}")
         path = where / "predictions" / "dataset.h5"
-        write_structures(path, self.data, predictions={METHOD: self.predict(self.data, k)})
+        write_structures(path, self.data, predictions=self.predict_all(self.data, k))
         self.write_profile(k)
         if self.n_test:
             fixed = self.ammonia(self.n_test, 0.05)
-            said = {METHOD: self.predict(fixed, k)}
-            write_structures(where / "predictions" / "test.h5", fixed, predictions=said)
+            write_structures(where / "predictions" / "test.h5", fixed, predictions=self.predict_all(fixed, k))
         for stage, wall in (("explore_structures", 8.0), ("label_structures", 20.0), ("train_ensemble", 36.0)):
             event = {"stage": stage, "iteration": k, "wall_s": wall + k, "cpu_s": 2 * wall, "text": f"{stage} done"}
             progress.record(self.folder / "progress.jsonl", event="started", stage=stage, iteration=k)
@@ -189,6 +223,7 @@ class Builder:
             "n_shards": -(-len(batch) // SHARD),
             "n_selected": len(batch),
             "n_control": self.n_control if k else 0,
+            "method": self.driver(k) if k else None,
             "n_candidates": 240 if k else len(batch),
             "rejected": {"duplicate": 31, "too_close": 4} if k else {},
             "threshold": self.threshold if k else None,
@@ -239,6 +274,22 @@ class Builder:
             test=where / "predictions" / "test.h5" if self.n_test else None,
             output=where / "metrics.json",
             selection=self.config.selection,
+            batch=self.batch(k) if k and self.rivals else None,
+            fits=[self.where(k - 1) / "uncertainty" / f"{name}.json" for name in self.methods if k],
+            seed=self.seed,
+        )
+
+    def choose(self, k: int) -> str:
+        """Run the stage ``choose_driver`` after iteration ``k``."""
+        return choose_driver.run(
+            iteration=k,
+            dataset=self.where(k) / "dataset.h5",
+            batches=[self.batch(i) for i in (k - 1, k) if i > 0],
+            previous=self.where(k - 1) / "driver.json" if k else None,
+            output=self.where(k) / "driver.json",
+            auto=self.config.uncertainty.auto,
+            candidates=self.config.uncertainty.candidates,
+            seed=self.seed,
         )
 
     def decide(self, k: int) -> str:
@@ -250,6 +301,8 @@ class Builder:
             campaign=self.config.campaign,
             selection=self.config.selection,
             labelling=self.config.labelling,
+            method=self.config.uncertainty.acquire_with,
+            driver=self.where(k) / "driver.json" if self.rivals else None,
         )
 
 
@@ -260,5 +313,7 @@ def build(folder: Path, *, iterations: int = 4, config: Mapping[str, Any] | None
     for k in range(iterations):
         builder.iteration(k)
         builder.evaluate(k)
+        if builder.rivals:
+            builder.choose(k)
         builder.decide(k)
     return builder

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dubito.config.uncertainty import CONTROLS, KNOWN_METHODS
 from dubito.core.locks import process_start
 from dubito.core.progress import record
 
@@ -177,6 +178,12 @@ def test_methods_lists_every_kind() -> None:
     result = dubito("methods")
     for name in ("ensemble", "langevin", "top_uncertainty", "pyscf", "teacher"):
         assert name in result.stdout
+    said = {line.split()[0]: line for line in result.stdout.splitlines() if line.startswith("  ")}
+    assert set(said) >= set(KNOWN_METHODS)
+    assert "standard deviation, of energy and atom energies and forces, 2 members or more" in said["ensemble"]
+    assert "score, calibrated" in said["gmm"]
+    assert "one network" in said["gmm"]
+    assert [name for name in said if "a control" in said[name]] == list(CONTROLS)
     assert last_line(result).startswith("Next: ")
 
 

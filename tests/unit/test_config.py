@@ -86,6 +86,32 @@ BROKEN: list[tuple[str, str, list[str]]] = [
     ("unknown selector", "selection: {selector: top}", ["selection.selector: 'top' is not a known selector"]),
     ("unknown method", "uncertainty: {methods: [ensembel]}", ["uncertainty.methods", "Did you mean 'ensemble'"]),
     ("method not fitted", "uncertainty: {acquire_with: gmm}", ["uncertainty: acquire_with is 'gmm'", "add it there"]),
+    (
+        "start of auto not fitted",
+        "uncertainty: {methods: [gmm, llpr], acquire_with: auto}",
+        ["uncertainty: auto.start_with is 'ensemble'", "not among the fitted methods ['gmm', 'llpr']"],
+    ),
+    (
+        "unknown start of auto",
+        "uncertainty: {methods: [ensemble, gmm], acquire_with: auto, auto: {start_with: emsemble}}",
+        ["auto.start_with is 'emsemble'", "choose one of them"],
+    ),
+    (
+        "nothing to choose from",
+        "uncertainty: {methods: [ensemble, constant], acquire_with: auto}",
+        ["acquire_with is 'auto', but ['ensemble'] is all that may drive", "constant and random never drive"],
+    ),
+    (
+        "auto starts with noise",
+        "uncertainty: {methods: [ensemble, random], acquire_with: auto, auto: {start_with: random}}",
+        ["auto.start_with is 'random', a control", "selection.selector: random"],
+    ),
+    (
+        "ensemble of one",
+        "{training: {n_members: 1}, uncertainty: {methods: [gmm, ensemble], acquire_with: gmm}}",
+        ["needs 2 members at least", "take 'ensemble' out of uncertainty.methods"],
+    ),
+    ("method twice", "uncertainty: {methods: [ensemble, gmm, gmm]}", ["a method is listed twice"]),
     ("nothing to learn", "training: {energy_weight: 0, force_weight: 0}", ["training: energy_weight", "raise one"]),
     (
         "rates reversed",

@@ -149,7 +149,9 @@ def run(folder, pairs):
 def test_the_latest_iteration_decides_whatever_the_order_of_files(tmp_path):
     line = run(tmp_path, [write(tmp_path, k) for k in (4, 0, 1, 3, 2)])
     decision = json.loads((tmp_path / "decision.json").read_text())
+    driver = decision.pop("acquire_with")
     assert decision == {"stop": True, "state": "max_iterations", "iteration": 4, "reason": decision["reason"]}
+    assert (driver["method"], driver["reason"]) == ("ensemble", "uncertainty.acquire_with names it.")
     assert line == f"max_iterations: {decision['reason']}"
 
 

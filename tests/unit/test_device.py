@@ -21,6 +21,7 @@ from dubito.model.potential import Potential
 from dubito.stages import (
     explore_structures,
     fit_uncertainty,
+    predict_batch,
     predict_structures,
     score_candidates,
     train_ensemble,
@@ -30,7 +31,14 @@ from dubito.uncertainty.ensemble import EnsembleUncertainty
 from dubito.uncertainty.registry import load_method
 from dubito.workflow.resources import gpus_of_rule, machine_has_gpu, visible_gpus
 
-NETWORK = (train_ensemble, fit_uncertainty, explore_structures, score_candidates, predict_structures)
+NETWORK = (
+    train_ensemble,
+    fit_uncertainty,
+    explore_structures,
+    score_candidates,
+    predict_structures,
+    predict_batch,
+)
 
 
 @pytest.mark.parametrize(

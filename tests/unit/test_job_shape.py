@@ -39,6 +39,7 @@ def test_threads_follow_the_work() -> None:
         "fit_uncertainty": 1,
         "score_candidates": 1,
         "predict_structures": 1,
+        "predict_batch": 1,
     }
     large = parse_config({"sampling": {"sampler": {"kind": "langevin", "n_walkers": 100}}})
     assert threads_of("score_candidates", large) == 2

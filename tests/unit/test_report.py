@@ -23,7 +23,7 @@ from dubito.stages import write_report
 
 TITLE = "Ammonia <script>alert('x')</script> & \"friends\""
 SECTIONS = [
-    "learning", "profiles", "parity", "doubt", "selected", "exploring", "failures", "cost", "configuration",
+    "learning", "profiles", "parity", "doubt", "methods", "selected", "exploring", "failures", "cost", "configuration",
     "versions",
 ]  # fmt: skip
 

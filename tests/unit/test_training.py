@@ -11,6 +11,7 @@ import torch
 
 from dubito.config.model import ModelConfig
 from dubito.config.training import TrainingConfig
+from dubito.config.uncertainty import UncertaintyConfig
 from dubito.core.errors import DataError, ModelError
 from dubito.data.statistics import fit_statistics
 from dubito.data.store import read_structures, write_structures
@@ -328,13 +329,20 @@ def test_test_structures_that_were_trained_on_are_noticed(tmp_path: Path) -> Non
     stage(tmp_path, [0, 1], "ensemble")
     ensemble, state = tmp_path / "ensemble.safetensors", tmp_path / "u.safetensors"
     fit_uncertainty.run(
-        ensemble=ensemble, dataset=tmp_path / "dataset.h5", method="ensemble", output=state, seed=1, threads=1
+        ensemble=ensemble,
+        dataset=tmp_path / "dataset.h5",
+        method="ensemble",
+        uncertainty=UncertaintyConfig(),
+        output=state,
+        about=tmp_path / "u.json",
+        seed=1,
+        threads=1,
     )
     test = toy_labels(rattled(3, seed=99))
     leaking = Structures.concatenate([test, read_structures(tmp_path / "dataset.h5")[2]])
     for name, structures in (("good", test), ("leaking", leaking)):
         write_structures(tmp_path / f"{name}.h5", structures)
-    where = {"ensemble": ensemble, "uncertainty": state, "method": "ensemble", "threads": 1}
+    where = {"ensemble": ensemble, "uncertainty": [state], "methods": ["ensemble"], "threads": 1}
     outputs = [tmp_path / "a.h5", tmp_path / "b.h5"]
     predict_structures.run(inputs=[tmp_path / "dataset.h5", tmp_path / "good.h5"], outputs=outputs, **where)
     with pytest.raises(DataError, match=r"1 structures of .*leaking"):

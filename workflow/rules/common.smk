@@ -5,6 +5,7 @@ from pathlib import Path
 
 from snakemake.exceptions import IncompleteCheckpointException
 
+from dubito.config.uncertainty import AUTO
 from dubito.core.errors import DubitoError
 from dubito.core.progress import announce
 from dubito.workflow.campaign import (
@@ -42,7 +43,10 @@ except DubitoError as error:
     sys.exit(error.exit_code)
 
 SEED = CONFIG.campaign.seed
-METHOD = CONFIG.uncertainty.acquire_with
+METHODS = CONFIG.uncertainty.methods
+FIRST_DRIVER = CONFIG.uncertainty.first_driver
+# Whether the method that drives is chosen anew after each batch.
+IS_AUTO = CONFIG.uncertainty.acquire_with == AUTO
 PROFILES = [profile.name for profile in CONFIG.evaluation.profiles]
 TEST = ["test"] if CONFIG.evaluation.test_files else []
 PREDICTED = ["dataset", *(f"profile_{name}" for name in PROFILES), *TEST]
@@ -67,7 +71,7 @@ def start_campaign():
 
 
 def remember_batches():
-    """Tell Snakemake which batches were selected by an earlier run.
+    """Tell Snakemake which batches were selected, and which drivers chosen, by an earlier run.
 
     Resuming, it looks only one checkpoint ahead: jobs of a later iteration would be started with the placeholder
     of their shards, because the finished `select_batch` they wait for never runs again. A batch that is selected
@@ -80,6 +84,10 @@ def remember_batches():
         ]
         if all(path.exists() for path in batch):
             checkpoints.created_output.update(map(str, batch))
+    # What a driver decides stands in the params and the inputs of its rules. One that is chosen anew is looked up
+    # again because its iteration's decision waits for it, and the next iteration for that.
+    for chosen in Path("results", CONFIG.campaign.name).glob("iter_*/driver.json"):
+        checkpoints.created_output.add(str(chosen))
 
 
 # --- settings ---------------------------------------------------------------------------------------
@@ -120,6 +128,14 @@ def remaining_labels(wildcards, input):
     if budget is None:
         return None
     return max(0, budget - labels_spent(wildcards.campaign, int(wildcards.iteration)))
+
+
+def method_settings(wildcards):
+    """Return what one uncertainty method is fitted with, so that its own settings refit it alone."""
+    values = config["uncertainty"]
+    return {
+        key: values[key] for key in ("calibration", wildcards.method) if key in values
+    }
 
 
 def profile_settings(wildcards):
@@ -228,6 +244,64 @@ def of_previous_if_any(name, wanted=True):
     return get
 
 
+def driver(wildcards):
+    """Return the uncertainty method that drives an iteration; with `auto` it follows from the batches before."""
+    k = int(wildcards.iteration)
+    if not IS_AUTO or k == 0:
+        return FIRST_DRIVER
+    before = dict(campaign=wildcards.campaign, iteration=f"{k - 1:03d}")
+    with checkpoints.choose_driver.get(**before).output.output.open() as handle:
+        return json.load(handle)["method"]
+
+
+def driver_if_any(wildcards):
+    """Return the method that drives an iteration; none drives the first."""
+    return None if int(wildcards.iteration) == 0 else driver(wildcards)
+
+
+def driver_state(wildcards):
+    """Return the fitted method that drives an iteration."""
+    return of_previous(f"uncertainty/{driver(wildcards)}.safetensors")(wildcards)
+
+
+def driver_file(wildcards):
+    """Return what says which method drives the next iteration; nothing where the configuration names it."""
+    return (
+        [of_iteration(wildcards, wildcards.iteration, "driver.json")] if IS_AUTO else []
+    )
+
+
+def batches_to_judge(wildcards):
+    """Return the latest two batches as all methods saw them before they were labelled."""
+    k = int(wildcards.iteration)
+    return [
+        of_iteration(wildcards, j, "predictions/batch.h5") for j in (k - 1, k) if j > 0
+    ]
+
+
+def judged_batch(wildcards):
+    """Return the batch as all methods saw it before it was labelled; a single method said it when it selected."""
+    k = int(wildcards.iteration)
+    many = len(METHODS) > 1
+    return (
+        [of_iteration(wildcards, k, "predictions/batch.h5")] if k > 0 and many else []
+    )
+
+
+def previous_states(wildcards):
+    """Return the fitted methods of the iteration before."""
+    k = int(wildcards.iteration) - 1
+    names = [f"uncertainty/{method}.safetensors" for method in METHODS]
+    return [of_iteration(wildcards, k, name) for name in names]
+
+
+def previous_fits(wildcards):
+    """Return what the fits of the methods that judged this batch cost."""
+    k = int(wildcards.iteration)
+    names = [f"uncertainty/{method}.json" for method in METHODS if k > 0]
+    return [of_iteration(wildcards, k - 1, name) for name in names]
+
+
 def initial_files(wildcards):
     """Return the structure files the campaign starts from."""
     initial = CONFIG.data.initial
@@ -245,8 +319,9 @@ def labelled_files(wildcards):
 
 
 def candidates(wildcards):
-    """Return what to select from: the initial structures, later the scored pool."""
-    name = "candidates.h5" if int(wildcards.iteration) == 0 else f"scores/{METHOD}.h5"
+    """Return what to select from: the initial structures, later the pool as the driver scored it."""
+    is_first = int(wildcards.iteration) == 0
+    name = "candidates.h5" if is_first else f"scores/{driver(wildcards)}.h5"
     return of_iteration(wildcards, wildcards.iteration, name)
 
 
@@ -329,9 +404,7 @@ def so_far(name):
 
 def doubts(wildcards):
     """Return the fitted uncertainty methods of an iteration."""
-    names = [
-        f"uncertainty/{method}.safetensors" for method in CONFIG.uncertainty.methods
-    ]
+    names = [f"uncertainty/{method}.safetensors" for method in METHODS]
     return [of_iteration(wildcards, wildcards.iteration, name) for name in names]
 
 

@@ -9,6 +9,8 @@ rule evaluate:
         predictions="results/{campaign}/iter_{iteration}/predictions/dataset.h5",
         profiles=predicted_profiles,
         test=predicted_test,
+        batch=judged_batch,
+        fits=previous_fits,
     output:
         output=report(
             "results/{campaign}/iter_{iteration}/metrics.json",
@@ -26,18 +28,48 @@ rule evaluate:
         runtime=growing(15),
     params:
         stage=stage_version("evaluate"),
-        method=METHOD,
+        method=FIRST_DRIVER,
         selection=section("selection", "force_tolerance_ev_per_angstrom", "risk"),
+        seed=SEED,
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: measure the model"
     script:
         "../scripts/evaluate.py"
 
 
+# Which method drives the next iteration. A checkpoint of its own, apart from `decide`: what that depends on (budget,
+# risk) must not touch what was explored. Only where the configuration leaves the choice open.
+checkpoint choose_driver:
+    input:
+        dataset="results/{campaign}/iter_{iteration}/dataset.h5",
+        batches=batches_to_judge,
+        previous=of_previous_if_any("driver.json"),
+    output:
+        output="results/{campaign}/iter_{iteration}/driver.json",
+    log:
+        "results/{campaign}/logs/iter_{iteration}/choose_driver.log",
+    conda:
+        "../../envs/dubito.yaml"
+    threads: threads_of("choose_driver", CONFIG)
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(15),
+    params:
+        stage=stage_version("choose_driver"),
+        auto=config["uncertainty"]["auto"],
+        candidates=CONFIG.uncertainty.candidates,
+        seed=SEED,
+    message:
+        "{wildcards.campaign}, iteration {wildcards.iteration}: choose the method that drives next"
+    script:
+        "../scripts/choose_driver.py"
+
+
 checkpoint decide:
     input:
         metrics=so_far("metrics.json"),
         manifests=so_far("selection.json"),
+        driver=driver_file,
     output:
         output="results/{campaign}/iter_{iteration}/decision.json",
     log:
@@ -50,6 +82,7 @@ checkpoint decide:
         runtime=growing(15),
     params:
         stage=stage_version("decide"),
+        method=CONFIG.uncertainty.acquire_with,
         campaign=section("campaign"),
         selection=section("selection"),
         labelling=section("labelling", "max_failed_fraction"),

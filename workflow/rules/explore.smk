@@ -2,7 +2,7 @@
 rule explore_structures:
     input:
         ensemble=of_previous("ensemble.safetensors"),
-        uncertainty=of_previous(f"uncertainty/{METHOD}.safetensors"),
+        uncertainty=driver_state,
         dataset=of_previous("dataset.h5"),
     output:
         output="results/{campaign}/iter_{iteration}/pool/job_{job}.h5",
@@ -17,7 +17,7 @@ rule explore_structures:
         gpu=gpus,
     params:
         stage=stage_version("explore_structures"),
-        method=METHOD,
+        method=driver,
         sampling=section("sampling"),
         seed=SEED,
         device=DEVICE,

@@ -25,7 +25,7 @@ checkpoint select_batch:
         # The risk decides when to stop, not what to select.
         selection=section_without("selection", "risk"),
         sanity=CONFIG.sampling.sanity.model_dump(mode="json"),
-        method=METHOD,
+        method=driver_if_any,
         structures_per_shard=untracked(CONFIG.labelling.structures_per_shard),
         places=label_places,
         fixed_s=label_fixed_s,

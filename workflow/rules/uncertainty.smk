@@ -5,6 +5,7 @@ rule fit_uncertainty:
         dataset="results/{campaign}/iter_{iteration}/dataset.h5",
     output:
         output="results/{campaign}/iter_{iteration}/uncertainty/{method}.safetensors",
+        about="results/{campaign}/iter_{iteration}/uncertainty/{method}.json",
     log:
         "results/{campaign}/logs/iter_{iteration}/fit_uncertainty_{method}.log",
     conda:
@@ -16,6 +17,7 @@ rule fit_uncertainty:
         gpu=gpus,
     params:
         stage=stage_version("fit_uncertainty"),
+        uncertainty=method_settings,
         device=DEVICE,
         seed=SEED,
     message:
@@ -54,7 +56,7 @@ rule predict_structures:
         ensemble="results/{campaign}/iter_{iteration}/ensemble.safetensors",
         uncertainty=expand(
             "results/{{campaign}}/iter_{{iteration}}/uncertainty/{method}.safetensors",
-            method=METHOD,
+            method=METHODS,
         ),
         inputs=predicted,
     output:
@@ -74,8 +76,36 @@ rule predict_structures:
     params:
         stage=stage_version("predict_structures"),
         device=DEVICE,
-        method=METHOD,
+        methods=METHODS,
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: predict what is labelled"
     script:
         "../scripts/predict_structures.py"
+
+
+# The batch as all methods saw it before it was labelled: what they are compared on. Nothing of the loop waits for it
+# but the choice of the next driver, and the labels take longer.
+rule predict_batch:
+    input:
+        ensemble=of_previous("ensemble.safetensors"),
+        uncertainty=previous_states,
+        selected="results/{campaign}/iter_{iteration}/selected.h5",
+    output:
+        output="results/{campaign}/iter_{iteration}/predictions/batch.h5",
+    log:
+        "results/{campaign}/logs/iter_{iteration}/predict_batch.log",
+    conda:
+        "../../envs/dubito.yaml"
+    threads: threads_of("predict_batch", CONFIG)
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+        gpu=gpus,
+    params:
+        stage=stage_version("predict_batch"),
+        device=DEVICE,
+        methods=METHODS,
+    message:
+        "{wildcards.campaign}, iteration {wildcards.iteration}: ask all methods about the batch"
+    script:
+        "../scripts/predict_batch.py"

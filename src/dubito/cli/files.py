@@ -60,13 +60,15 @@ def label(
 
 def methods() -> None:
     """List the uncertainty methods, selectors, samplers and labellers that are installed."""
+    from dubito.cli.methods import table
     from dubito.labelling.registry import LABELLERS
     from dubito.sampling.registry import SAMPLERS
     from dubito.selection.registry import SELECTORS
     from dubito.uncertainty.registry import METHODS
 
+    print("uncertainty methods (uncertainty.methods):")
+    print("\n".join(table(METHODS)))
     for what, key, registry in (
-        ("uncertainty methods", "uncertainty.methods", METHODS),
         ("samplers", "sampling.sampler.kind", SAMPLERS),
         ("selectors", "selection.selector", SELECTORS),
         ("labellers", "labelling.labeller.kind", LABELLERS),

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dubito.config import Config
+from dubito.config.uncertainty import AUTO, UncertaintyConfig
 from dubito.core.errors import ModelError
 
 
@@ -55,8 +56,20 @@ def forecast(config: Config) -> list[str]:
         f"ensemble: {config.training.n_members} members, {config.training.members_per_job} per job, "
         f"at most {config.training.max_epochs} epochs each iteration"
     )
+    lines.append(_doubt(config.uncertainty))
     lines.append(_network(config.model.kernel))
     return lines
+
+
+def _doubt(config: UncertaintyConfig) -> str:
+    """Say which uncertainty methods are fitted, and which one drives."""
+    fitted = f"uncertainty: {', '.join(config.methods)}"
+    if config.acquire_with == AUTO:
+        return (
+            f"{fitted}; {config.first_driver} drives until another proves better on new labels "
+            f"({config.auto.min_structures} at least)"
+        )
+    return f"{fitted}; {config.acquire_with} drives"
 
 
 def _network(kernel: str) -> str:

@@ -15,7 +15,7 @@ from dubito.config.resources import ResourcesConfig
 from dubito.config.sampling import SamplingConfig
 from dubito.config.selection import SelectionConfig
 from dubito.config.training import TrainingConfig
-from dubito.config.uncertainty import UncertaintyConfig
+from dubito.config.uncertainty import AUTO, CONTROLS_WITHOUT_RANK, UncertaintyConfig
 
 
 class Config(Section):
@@ -49,7 +49,14 @@ class Config(Section):
         """Refuse what could only fail after labels and training are paid."""
         if "ensemble" in self.uncertainty.methods and self.training.n_members < 2:
             raise ValueError(
-                "training.n_members is 1, but the uncertainty method 'ensemble' needs 2 members at least; raise it"
+                "training.n_members is 1, but the uncertainty method 'ensemble' needs 2 members at least; raise it, or "
+                "take 'ensemble' out of uncertainty.methods and name another method in uncertainty.acquire_with"
+            )
+        if self.uncertainty.acquire_with == AUTO and len(self.uncertainty.candidates) < 2:
+            raise ValueError(
+                f"uncertainty.acquire_with is 'auto', but {self.uncertainty.candidates} is all that may drive of "
+                f"uncertainty.methods; list two methods at least, or name one in uncertainty.acquire_with "
+                f"({' and '.join(CONTROLS_WITHOUT_RANK)} never drive)"
             )
         if self.labelling.labeller.kind == "dataset" and self.campaign.max_iterations > 0:
             raise ValueError(

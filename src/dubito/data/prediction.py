@@ -30,7 +30,8 @@ class Prediction:
     scores : unitless, higher is more doubtful: ``energy`` (n,), ``energies`` (N,), ``forces`` (N,)
     stress : (n, 6) eV/Å³, Voigt, ASE sign; zeros where there is no cell
     energy_ensemble : (n, M) eV, or None
-    latent : (N, d) invariant features of the atoms, of the first member; not written to files
+    latent : (N, n_latent) invariant features of the atoms, of the first member; not written to files
+    features : (N, n_features) the last features, which the latents are linear in, of the same; neither
     """
 
     ptr: Array
@@ -42,6 +43,7 @@ class Prediction:
     stress: Array | None = None
     energy_ensemble: Array | None = None
     latent: Array | None = None
+    features: Array | None = None
 
     def fields(self) -> dict[str, Array]:
         """Return the arrays under the names of ``core.fields.PREDICTIONS``, as the store writes them."""

@@ -168,7 +168,7 @@ class Potential(nn.Module):
             energy = self.sum_atoms(graph, energies)
         if forces and virial is None:
             virial = energy.new_zeros(self.n_members, graph.n_structures, 3, 3)
-        return Evaluation(energies, energy, latent, force, virial)
+        return Evaluation(energies, energy, latent, features, force, virial)
 
     def _readout(self, graph: Graph) -> Tensor:
         """Return the derivative of the energy by the last features, (M, N, C): they are linear in them."""

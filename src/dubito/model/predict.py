@@ -44,6 +44,7 @@ def predict(potential: Potential, structures: Structures, atoms_per_chunk: int =
             stress=np.zeros((0, 6)),
             energy_ensemble=ensemble,
             latent=np.zeros((0, potential.config.n_latent)),
+            features=np.zeros((0, potential.config.n_features)),
         )
     parts = [_predict(potential, structures[rows]) for rows in chunks(structures.n_atoms, atoms_per_chunk)]
     if len(parts) == 1:
@@ -62,6 +63,7 @@ def predict(potential: Potential, structures: Structures, atoms_per_chunk: int =
         stress=join("stress"),
         energy_ensemble=join("energy_ensemble"),
         latent=join("latent"),
+        features=join("features"),
     )
 
 
@@ -109,6 +111,7 @@ def _predict(potential: Potential, structures: Structures) -> Prediction:
         stress=_stress(numpy(result.virial).mean(axis=0), numpy(graph.volume)),
         energy_ensemble=(residual + per_structure).T,
         latent=numpy(result.latent[0]),
+        features=numpy(result.features[0]),
     )
 
 

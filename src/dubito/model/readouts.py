@@ -1,7 +1,7 @@
 """Forces of any energy that is a function of the last features: what heads beside the energy need.
 
-For an energy ``E_s = sum_i g_s(h_i)`` of the latents ``h_i``, the force is
-``-sum_i (dg_s/dh_i) dh_i/dr``: the network's own reverse sweep, started from ``dg_s/dh_i`` instead of the
+For an energy ``E_s = sum_i g_s(f_i)`` of the last features ``f_i``, the force is
+``-sum_i (dg_s/df_i) df_i/dr``: the network's own reverse sweep, started from ``dg_s/df_i`` instead of the
 energy's readout. One sweep for each ``s``; the network is evaluated once for each too, since the compiled
 one keeps no state between calls.
 """
@@ -23,35 +23,52 @@ from dubito.model.torch_network import features_in_torch, mechanics
 SWEEPS = 8
 
 
-def latent_forces(potential: Potential, graph: Graph, slopes: Tensor, geometry: Geometry | None = None) -> Tensor:
-    """Return the forces of energies with given derivatives by the latents.
+def feature_forces(potential: Potential, graph: Graph, slopes: Tensor, geometry: Geometry | None = None) -> Tensor:
+    """Return the forces of energies with given derivatives by the last features.
 
     Parameters
     ----------
     potential : of one member, see :meth:`dubito.model.potential.Potential.member`
-    slopes : (S, N, n_latent) in eV, the derivatives ``dg_s/dh_i``, constants; in the network's precision
+    slopes : (S, N, C) in eV, the derivatives ``dg_s/df_i``, constants; in the network's precision
     geometry : of the graph; computed when it is not given
 
     Returns
     -------
     (S, N, 3) tensor, eV/Å, in the network's precision. Differentiable by ``slopes`` where they require it.
+
+    Raises
+    ------
+    ModelError
+        When the potential has several members, or slopes another shape.
     """
     if potential.n_members != 1:
         raise ModelError(f"Readouts are made of one member, found {potential.n_members}; give potential.member(0).")
-    if slopes.shape[1:] != (graph.n_atoms, potential.config.n_latent):
+    if slopes.shape[1:] != (graph.n_atoms, potential.config.n_features):
         raise ModelError(
-            f"Slopes have shape {tuple(slopes.shape)}; expected (S, {graph.n_atoms}, {potential.config.n_latent})."
+            f"Slopes have shape {tuple(slopes.shape)}; expected (S, {graph.n_atoms}, {potential.config.n_features})."
         )
     network = choose_network(potential, graph.vectors.device)
     geometry = potential.geometry(graph) if geometry is None else geometry
     with torch.no_grad():
         tables = potential.tables(network, keep=True)
-    readouts = slopes @ potential.to_latent()[0].detach().T
     if network is None:
-        return _in_torch(potential, graph, geometry, readouts, tables)
+        return _in_torch(potential, graph, geometry, slopes, tables)
     if torch.is_grad_enabled() and slopes.requires_grad:
-        return _Sweeps.apply(readouts, network, graph, geometry, tables)  # type: ignore[no-untyped-call,no-any-return]
-    return _forces(network, graph, geometry, readouts, tables)
+        return _Sweeps.apply(slopes, network, graph, geometry, tables)  # type: ignore[no-untyped-call,no-any-return]
+    return _forces(network, graph, geometry, slopes, tables)
+
+
+def latent_forces(potential: Potential, graph: Graph, slopes: Tensor, geometry: Geometry | None = None) -> Tensor:
+    """Return the same for derivatives (S, N, n_latent) by the latents.
+
+    Raises
+    ------
+    ModelError
+        As :func:`feature_forces`.
+    """
+    if slopes.shape[-1] != potential.config.n_latent:
+        raise ModelError(f"Slopes have width {slopes.shape[-1]}; expected {potential.config.n_latent} latents.")
+    return feature_forces(potential, graph, slopes @ potential.to_latent()[0].detach().T, geometry)
 
 
 def latent_jacobian(potential: Potential, graph: Graph, geometry: Geometry | None = None) -> Tensor:

@@ -23,20 +23,23 @@ def evaluate_in_torch(
     harmonics = geometry.harmonics.expand(members, -1, -1)
     length = geometry.length.expand(members, -1)
     if not forces:
-        energies, latent = potential.read_out(graph, features_in_torch(potential, graph, harmonics, length, tables))
-        return Evaluation(energies, potential.sum_atoms(graph, energies), latent)
+        features = features_in_torch(potential, graph, harmonics, length, tables)
+        energies, latent = potential.read_out(graph, features)
+        return Evaluation(energies, potential.sum_atoms(graph, energies), latent, features)
     with torch.enable_grad():
         harmonics = harmonics.contiguous().detach().requires_grad_()
         length = length.contiguous().detach().requires_grad_()
-        energies, latent = potential.read_out(graph, features_in_torch(potential, graph, harmonics, length, tables))
+        features = features_in_torch(potential, graph, harmonics, length, tables)
+        energies, latent = potential.read_out(graph, features)
         of_harmonics, of_length = torch.autograd.grad(
             energies.sum(), (harmonics, length), create_graph=create_graph, allow_unused=True, materialize_grads=True
         )
         force, virial = mechanics(graph, geometry, of_harmonics, of_length)
         energy = potential.sum_atoms(graph, energies)
     if create_graph:
-        return Evaluation(energies, energy, latent, force, virial)
-    return Evaluation(energies.detach(), energy.detach(), latent.detach(), force.detach(), virial.detach())
+        return Evaluation(energies, energy, latent, features, force, virial)
+    parts = (energies, energy, latent, features, force, virial)
+    return Evaluation(*(part.detach() for part in parts))
 
 
 def features_in_torch(

@@ -185,6 +185,35 @@ def doubt_density(rows: Rows, domain: tuple[float, float]) -> Spec:
     return _finish(chart + _diagonal(domain, "x0", "y0"), TALL)
 
 
+def method_values(rows: Rows, order: Sequence[str], iterations: Sequence[str]) -> Spec:
+    """Decision value of each method by iteration; rows ``method, iteration, value, low, high``."""
+    import altair as alt
+
+    shades = ["#9fc9e3", "#56B4E9", PREDICTION, "#003a5c"][-len(iterations) :] if len(iterations) > 1 else [PREDICTION]
+    shapes = ["circle", "square", "triangle-up", "diamond"][-len(iterations) :]
+    legend = alt.Legend(title=None, orient="top", symbolOpacity=1) if len(iterations) > 1 else None
+    color = alt.Color("iteration:N", scale=alt.Scale(domain=list(iterations), range=shades), legend=legend)
+    shape = alt.Shape("iteration:N", scale=alt.Scale(domain=list(iterations), range=shapes), legend=legend)
+    base = alt.Chart(alt.Data(values=list(rows))).encode(
+        y=alt.Y("method:N", sort=list(order), title=None, axis=alt.Axis(labelLimit=150)),
+        yOffset=alt.YOffset("iteration:N", sort=list(iterations)),
+        color=color,
+    )
+    title = "decision value (0: chance, 1: perfect)"
+    intervals = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    points = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x=alt.X("value:Q", title=title),
+        shape=shape,
+        tooltip=[
+            "method:N",
+            "iteration:N",
+            *(alt.Tooltip(f"{key}:Q", format=".2f") for key in ("value", "low", "high")),
+        ],
+    )
+    chance = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color="#555555", strokeDash=[4, 3]).encode(x="zero:Q")
+    return _finish(alt.layer(chance, intervals, points), max(120, 14 * (1 + len(iterations)) * len(order)))
+
+
 def stage_bars(rows: Rows) -> Spec:
     """Wall time by stage; rows ``stage, wall_s, cpu_s``."""
     import altair as alt

@@ -63,6 +63,7 @@ class Iteration:
     stops: Mapping[str, int]
     walkers: int
     new: Evaluated | None
+    driver: str
 
     @property
     def known_labels(self) -> int:
@@ -95,8 +96,8 @@ class Campaign:
 
     @property
     def method(self) -> str:
-        """The uncertainty method that drives the campaign."""
-        return self.config.uncertainty.acquire_with
+        """The uncertainty method that drove the latest iteration."""
+        return self.last.driver
 
     @property
     def title(self) -> str:
@@ -162,17 +163,18 @@ def _iteration(where: Path, index: int, config: Config) -> Iteration:
     selected = where / "selected.h5"
     stops, walkers = _stops(_present(where / "pool" / f"job_{job}.h5" for job in range(config.sampling.sampler.n_jobs)))
     metrics = read_json(where / "metrics.json")
-    method = config.uncertainty.acquire_with
+    driver = str(metrics.get("method") or config.uncertainty.first_driver)
     return Iteration(
         index=index,
         metrics=metrics,
         decision=_json_if_there(where / "decision.json"),
         manifest=manifest,
         shard_reports=[read_json(path) for path in _present(path.with_suffix(".json") for path in shards)],
-        profiles=[read_profile(path, method) for path in _present(profiles)],
+        profiles=[read_profile(path, driver) for path in _present(profiles)],
         stops=stops or metrics.get("exploring", {}).get("stops", {}),
         walkers=walkers,
         new=join_labels(selected, _present(shards)) if index > 0 and selected.is_file() else None,
+        driver=driver,
     )
 
 

@@ -43,7 +43,7 @@ def doubt(campaign: Campaign) -> Section:
         title="Does it know when it does not know?",
         finding=finding,
         caption="Each atom: length of its force error against the length expected from its uncertainty (one standard "
-        f"deviation, method '{campaign.method}'), meV/Å; n = {n_points:,} atoms ({points.in_words(sets, 'atom')}). "
+        f"deviation, {_drivers(campaign)}), meV/Å; n = {n_points:,} atoms ({points.in_words(sets, 'atom')}). "
         "'New' holds the structures of all iterations, each judged by the model that had not seen it; the others are "
         "judged by the latest model. On the dashed line error equals uncertainty; points above it are overconfident.",
         charts=[Chart(spec, finding)],
@@ -55,19 +55,16 @@ def doubt(campaign: Campaign) -> Section:
 
 def _unseen(campaign: Campaign) -> dict[str, Pair]:
     """Return uncertainty and error of each unseen atom by set, (N,) meV/Å each."""
-    parts: dict[str, list[Evaluated]] = {
-        "new": [iteration.new for iteration in campaign.iterations if iteration.new is not None and len(iteration.new)],
-        **{name: [campaign.sets[name]] for name in ("valid", "test") if name in campaign.sets},
+    parts: dict[str, list[tuple[Evaluated, str]]] = {
+        "new": [(i.new, i.driver) for i in campaign.iterations if i.new is not None and len(i.new)],
+        **{name: [(campaign.sets[name], campaign.method)] for name in ("valid", "test") if name in campaign.sets},
     }
     found: dict[str, Pair] = {}
     for name, members in parts.items():
         pairs = [
-            (
-                atom_norm(part.of(campaign.method)["forces_uncertainty"]),
-                atom_norm(part.force_difference(campaign.method)),
-            )
-            for part in members
-            if "forces_uncertainty" in part.of(campaign.method)
+            (atom_norm(part.of(method)["forces_uncertainty"]), atom_norm(part.force_difference(method)))
+            for part, method in members
+            if "forces_uncertainty" in part.of(method)
         ]
         if pairs:
             x, y = points.finite(*(1000 * np.concatenate([pair[i] for pair in pairs]) for i in (0, 1)))
@@ -76,9 +73,17 @@ def _unseen(campaign: Campaign) -> dict[str, Pair]:
     return found
 
 
+def _drivers(campaign: Campaign) -> str:
+    """Name the methods whose uncertainty is drawn."""
+    names = list(dict.fromkeys(iteration.driver for iteration in campaign.iterations))
+    if len(names) == 1:
+        return f"method '{names[0]}'"
+    return f"by the method that drove each iteration: {', '.join(names)}"
+
+
 def _finding(campaign: Campaign) -> str:
     for iteration in reversed(campaign.iterations):
-        measured = iteration.metrics["uncertainty"].get(campaign.method, {})
+        measured = iteration.metrics["uncertainty"].get(iteration.driver, {})
         for name in ("new", "test", "valid"):
             found = measured.get(name)
             if found and found.get("coverage_95") is not None:

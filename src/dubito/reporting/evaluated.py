@@ -91,14 +91,19 @@ def join_labels(selected: Path, shards: Sequence[Path]) -> Evaluated:
     """
     chosen = Evaluated(read_structures(selected), read_predictions(selected))
     labelled = Structures.concatenate([read_structures(path) for path in shards])
-    row_of = {name: i for i, name in enumerate(labelled.ids)}
-    strangers = set(row_of) - set(chosen.structures.ids)
+    strangers = set(labelled.ids) - set(chosen.structures.ids)
     if strangers:
         raise DataError(
             f"The label shards beside {selected} hold {len(strangers)} structures that were not selected "
             f"(first: {min(strangers)[:8]}). They belong to another selection; delete the folder 'labels' "
             "beside it and start again: finished labels are reused from the cache."
         )
+    return with_labels(chosen, labelled)
+
+
+def with_labels(chosen: Evaluated, labelled: Structures) -> Evaluated:
+    """Give structures the labels that others of the same id have; those without a label are left out."""
+    row_of = {name: i for i, name in enumerate(labelled.ids)}
     mask = labelled.is_labelled
     rows = np.array([i for i, n in enumerate(chosen.structures.ids) if n in row_of and mask[row_of[n]]], dtype=int)
     with_predictions = chosen.take(rows)
@@ -124,6 +129,8 @@ def read_profile(path: Path, method: str) -> EnergyProfile:
     data = Evaluated(read_structures(path), read_predictions(path))
     data.structures.require_labels(str(path))
     said = data.of(method)
+    # A barrier's deviation is that of the members' barriers, whichever method drives.
+    members = said.get("energy_ensemble", data.predictions.get("ensemble", {}).get("energy_ensemble"))
     return EnergyProfile(
         name=str(about["name"]),
         coordinate=np.asarray(about["coordinate"], "f8"),
@@ -131,7 +138,7 @@ def read_profile(path: Path, method: str) -> EnergyProfile:
         coordinate_unit=str(about.get("coordinate_unit", "")),
         reference=np.asarray(data.structures.energy),
         predicted=np.asarray(said["energy"]),
-        members=said.get("energy_ensemble"),
+        members=members,
         minimum_index=int(about["minimum_index"]),
         barrier_index=int(about["barrier_index"]),
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dubito.reporting import charts, doubt, learning, parity, process, profiles
+from dubito.reporting import charts, doubt, learning, methods, parity, process, profiles
 from dubito.reporting.blocks import Figure, Section
 from dubito.reporting.bundle import vega_bundle
 from dubito.reporting.collect import Campaign
@@ -22,6 +22,7 @@ def sections(campaign: Campaign) -> list[Section]:
         profiles.energy_profiles(campaign),
         parity.parity(campaign),
         doubt.doubt(campaign),
+        methods.methods(campaign),
         process.selected(campaign),
         process.exploring(campaign),
         process.failures(campaign),

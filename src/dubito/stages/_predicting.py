@@ -10,23 +10,20 @@ from typing import Any
 from dubito.core.progress import track
 from dubito.data.streaming import StructuresReader, pieces, stream_structures
 from dubito.data.structures import Structures
-from dubito.uncertainty.base import Predictor
+from dubito.stages._together import Say
 
 # Memory grows with a piece, never with the pool: so many structures, with so many atoms, are held at once.
 PIECE_STRUCTURES = 256
 PIECE_ATOMS = 16384
 
 
-def predict_files(
-    load: Callable[[], Predictor], method: str, sources: list[Path], output: Path, attributes: dict[str, Any]
-) -> int:
+def predict_files(load: Callable[[], Say], sources: list[Path], output: Path, attributes: dict[str, Any]) -> int:
     """Write the structures of all sources, in order, with their predictions; return how many there are.
 
     Parameters
     ----------
-    load : gives the predictor; not called when there is no structure at all
-    method : the name under which predictions are written
-    attributes : root attributes of ``output``
+    load : gives what predicts the structures of a piece; not called when there is no structure at all
+    attributes : root attributes of ``output``, as they are when all is predicted
 
     Raises
     ------
@@ -38,10 +35,10 @@ def predict_files(
     n, n_atoms, total, columns = _survey(sources)
     with stream_structures(output, n=n, n_atoms=n_atoms, columns=columns, attributes=attributes) as writer:
         if n:
-            predictor = load()
+            say = load()
             with closing(_read(sources)) as parts:
                 for part in track(parts, total, "predicting (pieces)"):
-                    writer.append(part, {method: predictor.predict(part).fields()})
+                    writer.append(part, say(part))
     return n
 
 

@@ -23,11 +23,18 @@ def run(
     campaign: CampaignConfig,
     selection: SelectionConfig,
     labelling: LabellingConfig,
+    method: str = "ensemble",
+    driver: Path | None = None,
 ) -> str:
     """Write ``decision.json`` of the latest iteration.
 
     The first rule that applies decides: paused, budget spent, certified, stalled, max_iterations,
-    else running.
+    else running. ``acquire_with`` says which uncertainty method drives the next iteration, and why.
+
+    Parameters
+    ----------
+    method : ``uncertainty.acquire_with``
+    driver : what ``choose_driver`` wrote; None: the configuration names the method
 
     Raises
     ------
@@ -43,8 +50,25 @@ def run(
         )
     state, reason = decide(history, plans, campaign, selection, labelling)
     iteration = int(history[-1]["iteration"])
-    write_json(output, {"stop": state != RUNNING, "state": state, "reason": reason, "iteration": iteration})
+    decision = {"stop": state != RUNNING, "state": state, "reason": reason, "iteration": iteration}
+    write_json(output, decision | {"acquire_with": _acquire_with(method, driver, iteration)})
     return f"{state}: {reason}"
+
+
+def _acquire_with(method: str, driver: Path | None, iteration: int) -> dict[str, Any]:
+    """Return the method that drives next, the one before, the reason, and what the choice was made from.
+
+    Raises
+    ------
+    DataError
+        When the choice is that of another iteration.
+    """
+    if driver is None:
+        return {"method": method, "previous": method, "reason": "uncertainty.acquire_with names it.", "table": []}
+    chosen: dict[str, Any] = read_json(driver)
+    if chosen.pop("iteration", None) != iteration:
+        raise DataError(f"{driver} is not of iteration {iteration}. Delete it and start the campaign again.")
+    return chosen
 
 
 def decide(

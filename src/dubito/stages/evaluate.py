@@ -12,6 +12,7 @@ import numpy as np
 from dubito.config.selection import SelectionConfig
 from dubito.core.errors import DataError
 from dubito.core.files import read_json, write_json
+from dubito.core.random import seed_for
 from dubito.data.store import read_structures
 from dubito.data.structures import Structures
 from dubito.metrics.binomial import clopper_pearson
@@ -21,6 +22,7 @@ from dubito.metrics.profile import EnergyProfile
 from dubito.metrics.ranking import spearman
 from dubito.metrics.reduce import atom_norm
 from dubito.reporting.evaluated import Evaluated, join_labels, read_evaluated, read_profile
+from dubito.stages._bakeoff import bakeoff, costs_of
 
 CONTROL = "control"
 
@@ -39,11 +41,20 @@ def run(
     test: Path | None,
     output: Path,
     selection: SelectionConfig,
+    batch: Path | None = None,
+    fits: list[Path] | None = None,
+    seed: int = 0,
 ) -> str:
     """Write ``metrics.json`` of one iteration.
 
     ``new`` and ``control`` are judged by the model that selected them, before it was trained on them;
-    all other sets by the model of this iteration.
+    all other sets by the model of this iteration. Under ``bakeoff`` all methods are compared on the new ones.
+
+    Parameters
+    ----------
+    method : whose word counts where the manifest names no other, that drove this iteration
+    batch : the selected structures with what all methods said of them; None: ``selected`` has it of the only one
+    fits : what fitting the methods that judged the batch cost
 
     Raises
     ------
@@ -52,8 +63,9 @@ def run(
     """
     data = read_structures(dataset)
     reports = [read_json(path) for path in shard_reports]
-    new = join_labels(selected, shards)
+    new = join_labels(selected if batch is None else batch, shards)
     said = read_json(manifest)
+    method = said.get("method") or method
     curves = [read_profile(path, method) for path in profiles]
     sets = _sets(data, predictions, profiles, test, new if iteration > 0 else None)
     metrics = {
@@ -63,6 +75,13 @@ def run(
         "uncertainty": _uncertainties(sets),
         "miss_rate": _miss_rate(sets.get(CONTROL), said, method, selection),
         "physics": {curve.name: barrier_of(curve) for curve in curves},
+        "method": method,
+        "bakeoff": bakeoff(
+            {name: sets[name] for name in ("new", CONTROL) if name in sets},
+            costs_of(fits or [], batch),
+            tolerance=selection.force_tolerance_ev_per_angstrom,
+            seed=seed_for(seed, "bakeoff", iteration),
+        ),
     }
     write_json(output, _finite(metrics))
     return _line(metrics)

@@ -7,7 +7,7 @@ from pathlib import Path
 from dubito.core.errors import DataError
 from dubito.data.store import read_attributes, read_ids
 from dubito.stages._predicting import predict_files
-from dubito.uncertainty.registry import load_method
+from dubito.stages._together import load_together
 
 # Attributes the store writes itself.
 _OWN = {"schema", "schema_version", "created_by", "content_hash"}
@@ -16,17 +16,17 @@ _OWN = {"schema", "schema_version", "created_by", "content_hash"}
 def run(
     *,
     ensemble: Path,
-    uncertainty: Path,
-    method: str,
+    uncertainty: list[Path],
+    methods: list[str],
     inputs: list[Path],
     outputs: list[Path],
     threads: int,
     device: str = "cpu",
     gpus: int = 0,
 ) -> str:
-    """Write each input's structures with the predictions of ``method`` to the output of the same rank.
+    """Write each input's structures with the predictions of all ``methods`` to the output of the same rank.
 
-    The first input is the dataset.
+    The first input is the dataset; ``uncertainty`` holds the states of the methods in their order.
 
     Raises
     ------
@@ -34,12 +34,12 @@ def run(
         When a structure of the dataset is also in one of the other inputs, which are to be unseen.
     """
     _refuse_leaks(inputs)
-    fitted = load_method(method, ensemble, uncertainty, threads=threads, device=device, gpus=gpus)
+    fitted = load_together(methods, ensemble, uncertainty, threads=threads, device=device, gpus=gpus)
     count = 0
     for source, target in zip(inputs, outputs, strict=True):
         attributes = {key: value for key, value in read_attributes(source).items() if key not in _OWN}
-        count += predict_files(lambda: fitted, method, [source], target, attributes)
-    return f"{count} structures of {len(inputs)} sets predicted"
+        count += predict_files(lambda: fitted, [source], target, attributes)
+    return f"{count} structures of {len(inputs)} sets predicted, doubted by {', '.join(methods)}"
 
 
 def _refuse_leaks(inputs: list[Path]) -> None:

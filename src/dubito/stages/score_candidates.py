@@ -8,7 +8,7 @@ from typing import Any
 
 from dubito.data.store import read_attributes
 from dubito.stages._predicting import predict_files
-from dubito.uncertainty.base import Predictor
+from dubito.stages._together import Say, alone
 
 
 def run(
@@ -27,13 +27,12 @@ def run(
     The attributes of the jobs (stops, steps, walkers) are added up. A pool may be empty.
     """
 
-    def load() -> Predictor:
+    def load() -> Say:
         from dubito.uncertainty.registry import load_method
 
-        fitted: Predictor = load_method(method, ensemble, uncertainty, threads=threads, device=device, gpus=gpus)
-        return fitted
+        return alone(method, load_method(method, ensemble, uncertainty, threads=threads, device=device, gpus=gpus))
 
-    count = predict_files(load, method, pool, output, add_attributes([read_attributes(path) for path in pool]))
+    count = predict_files(load, pool, output, add_attributes([read_attributes(path) for path in pool]))
     return f"{count} candidates of {len(pool)} jobs scored by '{method}'"
 
 

@@ -37,7 +37,7 @@ def run(
     rejected: Path,
     selection: SelectionConfig,
     sanity: SanityConfig,
-    method: str,
+    method: str | None,
     structures_per_shard: int | Literal["auto"],
     remaining_labels: int | None,
     seed: int,
@@ -52,6 +52,10 @@ def run(
     where scores are in eV/Å (a structure whose largest rms force-error length is below is accepted), and null
     where they have no unit. How the batch is cut into labelling jobs stands in the manifest, and is read from there
     ever after (``places``, ``fixed_s``: see :func:`dubito.stages._shards.plan_shards`).
+
+    Parameters
+    ----------
+    method : the one that drives, and ranks, this iteration; None in iteration 0, where nothing is ranked
 
     Raises
     ------
@@ -89,6 +93,7 @@ def run(
     plan = _plan(batch, chosen, scores, iteration) | {
         "n_shards": sharding.n_shards(len(rows)),
         "sharding": sharding.record(),
+        "method": method,
         "n_candidates": len(pool),
         "threshold": selection.force_tolerance_ev_per_angstrom if has_unit else None,
         "exploring": attributes,

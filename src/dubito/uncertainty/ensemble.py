@@ -6,25 +6,18 @@ one (ddof = 1), of forces pooled over the three components: rotation-invariant, 
 The *small-sample correction* is stated rather than applied twice: with M members the variance is estimated with
 3 (M - 1) degrees of freedom, so even the z of perfect Gaussian members has variance ``nu / (nu - 2)``, nu = 3 (M - 1)
 (Student's t; that of a single component, nu = M - 1, would be infinite up to 3 members). The calibration factor,
-fitted on unseen structures, holds this and the overconfidence of the members together; ``small_sample_factor`` tells
-which part of it is the small sample's.
+fitted on unseen structures, holds this and the overconfidence of the members together; the root of
+:func:`dubito.metrics.ceiling.ensemble_mean_squared_z` is the small sample's part of it.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 from dubito.config.uncertainty import UncertaintyConfig
 from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
 from dubito.uncertainty.method import Doubt, FittedMethod, Tensors
-
-
-def small_sample_factor(n_members: int) -> float:
-    """Return the rms z of perfect members, ``sqrt(nu / (nu - 2))`` with nu = 3 (M - 1)."""
-    nu = 3 * (n_members - 1)
-    return math.sqrt(nu / (nu - 2)) if nu > 2 else math.inf
 
 
 class EnsembleUncertainty(FittedMethod):

@@ -53,6 +53,8 @@ class FittedMethod(ABC):
     name: ClassVar[str]
     targets: ClassVar[frozenset[str]] = frozenset({"energies", "forces"})
     is_sigma: ClassVar[bool]
+    # False where ``Doubt.energies`` only ranks although ``Doubt.forces`` are standard deviations.
+    gives_energies: ClassVar[bool] = True
     # Sweeps of one network besides the members' own evaluation.
     extra_evaluations: float = 0.0
     min_members: ClassVar[int] = 1
@@ -171,7 +173,8 @@ class FittedMethod(ABC):
         spread = None
         if self.is_sigma:
             factor = self.calibration.factor
-            uncertainty["energies"] = factor * doubt.energies
+            if self.gives_energies:
+                uncertainty["energies"] = factor * doubt.energies
             if doubt.energy is not None:
                 uncertainty["energy"] = factor * doubt.energy
             spread = self._spread(prediction, factor)

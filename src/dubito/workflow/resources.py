@@ -20,6 +20,7 @@ NETWORK_RULES: Final = (
     "explore_structures",
     "score_candidates",
     "predict_structures",
+    "predict_batch",
 )
 # A thread pays when it gets this many (structure, member) pairs to evaluate between two points where all wait.
 PAIRS_PER_THREAD: Final = 8
@@ -57,6 +58,9 @@ def _pairs(rule: str, config: Config) -> tuple[int, int]:
     if rule == "score_candidates":
         found = sampler.n_jobs * sampler.n_walkers * (sampler.n_steps // sampler.save_every_steps + 1)
         return found * members, found * members
+    if rule == "predict_batch":
+        batch = math.ceil(config.selection.n_select * (1 + config.selection.control_fraction))
+        return batch * members, batch * members
     return most_labels(config) * members, most_labels(config) * members
 
 

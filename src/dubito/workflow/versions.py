@@ -22,11 +22,13 @@ STAGE_VERSIONS: Final = {
     "build_dataset": 1,
     "train_ensemble": 2,
     "merge_ensemble": 1,
-    "fit_uncertainty": 1,
-    "predict_structures": 1,
-    "evaluate": 1,
-    "decide": 1,
-    "write_report": 1,
+    "fit_uncertainty": 2,
+    "predict_structures": 2,
+    "predict_batch": 1,
+    "evaluate": 2,
+    "choose_driver": 1,
+    "decide": 2,
+    "write_report": 2,
 }
 
 

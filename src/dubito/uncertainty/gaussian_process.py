@@ -1,0 +1,1 @@
+from dubito.uncertainty.variational_gp import N_FEATURES, VariationalGpUncertainty as GaussianProcessUncertainty

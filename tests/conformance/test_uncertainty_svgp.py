@@ -1,0 +1,23 @@
+"""The sparse variational Gaussian process passes the shipped suite, with two kernels."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dubito.config.methods import SvgpConfig
+from dubito.config.uncertainty import UncertaintyConfig
+from dubito.testing.uncertainty_suite import UncertaintyMethodTests
+
+SMALL = {"steps": 40, "n_inducing": 40, "n_force_samples": 6}
+
+
+class TestVariationalGp(UncertaintyMethodTests):
+    method = "svgp"
+    n_members = 1
+    config: ClassVar[UncertaintyConfig] = UncertaintyConfig(svgp=SvgpConfig(**SMALL))
+    # Energies are learnt in units of their spread, but the optimiser amplifies rounding from step to step.
+    scale_rtol: ClassVar[float] = 1e-3
+
+
+class TestVariationalGpLinear(TestVariationalGp):
+    config: ClassVar[UncertaintyConfig] = UncertaintyConfig(svgp=SvgpConfig(kernel="linear", **SMALL))
