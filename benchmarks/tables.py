@@ -1,4 +1,4 @@
-"""Write the tables of docs/performance.md and README.md from the benchmarks' JSON.
+"""Write the tables of docs/performance.md, docs/uncertainty.md and README.md from the benchmarks' JSON.
 
     python benchmarks/tables.py            # print them
     python benchmarks/tables.py --write    # put them into the pages, between their markers
@@ -15,9 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+import _doubt_tables as doubt
+
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "performance.md", ROOT / "docs" / "uncertainty.md", ROOT / "README.md")
 
 Json = dict[str, Any]
 
@@ -283,6 +286,24 @@ TABLES: dict[str, Callable[[], str]] = {
     "memory": memory,
     "campaign": campaign,
     "imports": imports,
+}
+
+
+def _of_methods(make: Callable[..., doubt.Table], *key: str, name: str = "uncertainty_methods") -> Callable[[], str]:
+    """Return what makes a table of the uncertainty methods."""
+    return lambda: markdown(*make(read(name), *key))
+
+
+TABLES |= {
+    "methods_ranking": _of_methods(doubt.ranking, "methods"),
+    "methods_calibration": _of_methods(doubt.calibration, "methods"),
+    "methods_cost": _of_methods(doubt.cost, "methods"),
+    "methods_seeds": _of_methods(doubt.spread, "methods"),
+    "methods_goals": _of_methods(doubt.goals),
+    "methods_same_ranking": _of_methods(doubt.ranking, "same_errors"),
+    "methods_variants": _of_methods(doubt.ranking, "variants"),
+    "methods_variants_calibration": _of_methods(doubt.calibration, "variants"),
+    "gp_settings": _of_methods(doubt.settings, name="gp_settings"),
 }
 
 

@@ -1,5 +1,7 @@
 """Every registered uncertainty method passes the shipped suite."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,5 +24,6 @@ class TestEnsemble(UncertaintyMethodTests):
 
 
 def test_every_method_is_tested_and_known_to_the_configuration() -> None:
-    tested = {cls.method for cls in UncertaintyMethodTests.__subclasses__()}
+    text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_uncertainty*.py"))
+    tested = set(re.findall(r'^    method(?:: .*)? = "(\w+)"', text, flags=re.MULTILINE))
     assert tested == set(METHODS.own) == set(KNOWN_METHODS)

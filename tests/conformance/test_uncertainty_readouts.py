@@ -65,8 +65,9 @@ def test_every_method_of_this_file_is_periodic_too(method: str) -> None:
     potential.initialise(0, [0])
     fitted = method_class(method).fit(potential, train, labelled(crystal(4, seed=2)), seed=0)
     cell = crystal(1, seed=3)
+    beside = cell.positions + cell.cell[0, 0]
     double = replace(
-        Structures.build([np.tile(cell.atomic_numbers, 2)], [np.concatenate([cell.positions, cell.positions + cell.cell[0, 0]])]),
+        Structures.build([np.tile(cell.atomic_numbers, 2)], [np.vstack([cell.positions, beside])]),
         cell=cell.cell * np.array([2.0, 1.0, 1.0])[None, :, None], pbc=cell.pbc,
     )  # fmt: skip
     small, large = fitted.predict(cell).uncertainty, fitted.predict(double).uncertainty

@@ -60,7 +60,9 @@ class EvidentialConfig(Section):
     )
     tie_nu_to_alpha: bool = Field(False, description="nu = 2 alpha: removes the direction the data can't decide.")
     backbone_epochs: int = Field(10, ge=1, description="backbone trained: epochs of network and heads together.")
-    backbone_learning_rate: float = Field(1e-3, gt=0, description="backbone trained: learning rate of the network.")
+    backbone_learning_rate: float = Field(
+        1e-4, gt=0, description="backbone trained: learning rate of network and heads; higher ones lose outsiders."
+    )
     backbone_batch_size: int = Field(5, ge=1, description="backbone trained: structures per optimiser step.")
     force_share: float = Field(
         0.9, gt=0, le=1, description="backbone trained: weight of the forces; the energies' is the rest."

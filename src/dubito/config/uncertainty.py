@@ -46,7 +46,7 @@ class AutoConfig(Section):
         0.02, ge=0, lt=1, description="A challenger must be better by this at the lower end of the interval."
     )
     level: float = Field(0.9, gt=0, lt=1, description="Level of that bootstrap interval.")
-    min_structures: int = Field(12, ge=4, description="Newly labelled structures below which nothing is switched.")
+    min_structures: int = Field(20, ge=4, description="Newly labelled structures below which nothing is switched.")
 
 
 class UncertaintyConfig(Section):

@@ -8,8 +8,11 @@ one keeps no state between calls.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from dubito.core.errors import ModelError
 from dubito.data.graphs import Graph
@@ -54,7 +57,9 @@ def feature_forces(potential: Potential, graph: Graph, slopes: Tensor, geometry:
     if network is None:
         return _in_torch(potential, graph, geometry, slopes, tables)
     if torch.is_grad_enabled() and slopes.requires_grad:
-        return _Sweeps.apply(slopes, network, graph, geometry, tables)  # type: ignore[no-untyped-call,no-any-return]
+        sweeps: Any = _Sweeps.apply
+        out: Tensor = sweeps(slopes, network, graph, geometry, tables)
+        return out
     return _forces(network, graph, geometry, slopes, tables)
 
 
@@ -97,16 +102,16 @@ class _Sweeps(torch.autograd.Function):
     """Forces, and their gradient by the readouts. They are linear in those."""
 
     @staticmethod
-    def forward(  # type: ignore[no-untyped-def]
-        ctx, readouts: Tensor, network: FusedNetwork, graph: Graph, geometry: Geometry, tables: list[Tensor]
+    def forward(
+        ctx: Any, readouts: Tensor, network: FusedNetwork, graph: Graph, geometry: Geometry, tables: list[Tensor]
     ) -> Tensor:
         ctx.calls = [_call(network, graph, geometry, part, tables) for part in readouts.detach().split(SWEEPS)]
         out = [call.evaluate(virial=False, keep=True)[1] for call in ctx.calls]
         return torch.cat([part for part in out if part is not None])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[misc]
-    def backward(ctx, of_forces: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def,override]
+    @once_differentiable
+    def backward(ctx: Any, of_forces: Tensor) -> tuple[Tensor | None, ...]:
         parts = of_forces.split(SWEEPS)
         out = [call.differentiate(None, part, None)[0] for call, part in zip(ctx.calls, parts, strict=True)]
         return (torch.cat(out), None, None, None, None)

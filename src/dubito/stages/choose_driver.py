@@ -9,6 +9,7 @@ Batches are judged one by one and averaged: models differ between iterations, an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ def run(
     chosen = choose(
         [part for part in parts if len(part)], driver, candidates, auto, seed_for(seed, "driver", iteration)
     )
-    write_json(output, {"iteration": iteration, **chosen})
+    # The time makes each choice another file. Snakemake takes one of equal content for unchanged and lets the decision
+    # that waits for it be; the loop, which waits for the decision, would end there.
+    write_json(output, {"iteration": iteration, "chosen_at": datetime.now(UTC).isoformat(), **chosen})
     return str(chosen["reason"])
 
 

@@ -68,7 +68,7 @@ def _acquire_with(method: str, driver: Path | None, iteration: int) -> dict[str,
     chosen: dict[str, Any] = read_json(driver)
     if chosen.pop("iteration", None) != iteration:
         raise DataError(f"{driver} is not of iteration {iteration}. Delete it and start the campaign again.")
-    return chosen
+    return {key: value for key, value in chosen.items() if key != "chosen_at"}
 
 
 def decide(

@@ -173,7 +173,8 @@ class UncertaintyMethodTests:
         assert given.uncertainty["forces"].shape == (0, 3)
 
     def test_refuses_to_work_unfitted(self, potential: Potential, tmp_path: Path) -> None:
-        unfitted = method_class(self.method)(potential)
+        make: Any = method_class(self.method)
+        unfitted = make(potential)
         with pytest.raises(ModelError, match="not fitted"):
             unfitted.predict(rattled(2, seed=6))
         with pytest.raises(ModelError, match="not fitted"):

@@ -20,9 +20,9 @@ from dubito.core.random import seed_for
 from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
 from dubito.model.potential import Potential
-from dubito.uncertainty.inducing import Standardiser
 from dubito.uncertainty.latents import training_atoms
 from dubito.uncertainty.method import Doubt, FittedMethod, Tensors
+from dubito.uncertainty.standardiser import Standardiser
 
 log = get_logger(__name__)
 # Added to the variances of standardised latents: a direction in which no atom varies must not divide by zero.

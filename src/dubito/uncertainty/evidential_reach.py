@@ -1,7 +1,8 @@
 """How far an atom lies from what the heads have seen, and what they are told of it there.
 
-Heads fitted to errors near the data say anything far from it: on displaced molecules their doubt fell as often as it
-rose. Two rules mend that, both of the squared Mahalanobis distance ``m2`` from the training atoms of the element:
+Heads fitted to errors near the data say anything far from it: on strongly displaced molecules their doubt was as low
+as on ordinary ones in a quarter of all pairs (AUROC 0.75). Two rules better that, both functions
+of the squared Mahalanobis distance ``m2`` from the training atoms of the element:
 
 - Inside, ``nu`` is divided by ``r = m2 / d``, whose mean over the training atoms is about one. In Bayesian linear
   regression on d features the virtual observations of the mean *are* the inverse leverage, which falls as ``1 / m2``;

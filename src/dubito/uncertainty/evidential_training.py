@@ -43,20 +43,18 @@ def train_together(
     backbone.requires_grad_(True)
     heads.requires_grad_(True).to(device)
     parameters = [*backbone.parameters(), *heads.parameters()]
-    rates = [config.backbone_learning_rate, config.learning_rate]
-    adam = torch.optim.Adam(
-        [{"params": list(m.parameters()), "lr": r} for m, r in zip((backbone, heads), rates, strict=True)]
-    )
+    adam = torch.optim.Adam(parameters, lr=config.backbone_learning_rate)
     average = [p.detach().clone() for p in parameters]
     steps, total = 0, config.backbone_epochs * math.ceil(len(structures) / config.backbone_batch_size)
     for epoch in range(config.backbone_epochs):
         order = torch.from_numpy(generator(seed, "evidential", "backbone", epoch).permutation(len(structures)))
         for index in torch.split(order.to(device), config.backbone_batch_size):
-            for group, rate in zip(adam.param_groups, rates, strict=True):
-                group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * steps / total))
+            for group in adam.param_groups:
+                group["lr"] = config.backbone_learning_rate * 0.5 * (1 + math.cos(math.pi * steps / total))
             graph, atoms, pairs = select(full, index)
             result = backbone.evaluate(graph, geometry.select(pairs), create_graph=True)
             loss = joint_loss(backbone, heads, result, targets.select(index, atoms), graph, config)
+            loss = loss + heads.prior() / full.n_atoms
             if not bool(torch.isfinite(loss)):
                 raise ModelError(
                     f"The evidential loss is {float(loss)} in epoch {epoch}; expected a finite number. Lower "

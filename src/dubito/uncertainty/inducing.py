@@ -1,4 +1,4 @@
-"""Where sparse Gaussian processes look: standardised latents, inducing points, a first lengthscale.
+"""Where sparse Gaussian processes look: inducing points, and a first lengthscale.
 
 Drawing inducing points at random over all atoms gives nearly all of them to the commonest environments; here every
 element gets its share and is covered by k-means, and the atom nearest to each center is taken, so that each inducing
@@ -8,76 +8,20 @@ across environments (Wollschläger et al. 2023, https://arxiv.org/abs/2306.14916
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Self, overload
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from dubito.core.errors import DataError
 from dubito.core.random import generator
+from dubito.uncertainty.standardiser import checked_features
 
 Array = NDArray[Any]
-# Dimensions that vary less than this, relative to the one that varies most, are not blown up to unit variance.
-FLOOR = 1e-3
 # Atoms that k-means and distances look at; more are drawn from at random.
 MAX_ATOMS = 20000
 MAX_PAIRS = 500
+ATOMS_PER_CLUSTER = 8
 LLOYD_STEPS = 30
-
-
-@dataclass(frozen=True)
-class Standardiser:
-    """Takes latents to zero mean and unit standard deviation in each dimension.
-
-    Attributes
-    ----------
-    mean : (d,) float64
-    scale : (d,) float64, standard deviations, floored where a dimension hardly varies
-    """
-
-    mean: Array
-    scale: Array
-
-    @classmethod
-    def fit(cls, features: Array) -> Self:
-        """Fit to features (N, d).
-
-        Raises
-        ------
-        DataError
-            When there is no atom, or features are not finite.
-        """
-        features = _checked(features)
-        spread = features.std(axis=0)
-        largest = float(spread.max(initial=0.0))
-        return cls(features.mean(axis=0), np.maximum(spread, FLOOR * largest if largest > 0 else 1.0))
-
-    @classmethod
-    def identity(cls, n_dimensions: int) -> Self:
-        """Return the one that changes nothing."""
-        return cls(np.zeros(n_dimensions), np.ones(n_dimensions))
-
-    @overload
-    def apply(self, features: Array) -> Array: ...
-
-    @overload
-    def apply(self, features: Tensor) -> Tensor: ...
-
-    def apply(self, features: Array | Tensor) -> Array | Tensor:
-        """Standardise features (..., d); an array gives float64, a tensor keeps gradient and precision."""
-        if isinstance(features, Tensor):
-            mean, scale = (torch.as_tensor(x, dtype=features.dtype, device=features.device)
-                           for x in (self.mean, self.scale))  # fmt: skip
-            return (features - mean) / scale
-        out: Array = (np.asarray(features, "f8") - self.mean) / self.scale
-        return out
-
-    def state(self) -> dict[str, Array]:
-        """Return the arrays to save."""
-        return {"mean": self.mean, "scale": self.scale}
 
 
 def choose_inducing(features: Array, species: Array, n: int, seed: int) -> Array:
@@ -101,7 +45,7 @@ def choose_inducing(features: Array, species: Array, n: int, seed: int) -> Array
     DataError
         When there is no atom, or features are not finite.
     """
-    features, species = _checked(features), np.asarray(species)
+    features, species = checked_features(features), np.asarray(species)
     rng = generator(seed, "inducing")
     clouds = [np.unique(_at_most(features[species == z], MAX_ATOMS, rng), axis=0) for z in np.unique(species)]
     quota = _shares(np.array([len(cloud) for cloud in clouds]), n)
@@ -114,14 +58,15 @@ def choose_inducing(features: Array, species: Array, n: int, seed: int) -> Array
 
 def random_inducing(features: Array, n: int, seed: int) -> Array:
     """Draw inducing points (m, d) from all atoms alike: what :func:`choose_inducing` is compared with."""
-    distinct = np.unique(_checked(features), axis=0)
+    distinct = np.unique(checked_features(features), axis=0)
     return _at_most(distinct, n, generator(seed, "inducing", "random"))
 
 
 def initial_lengthscale(features: Array, species: Array, inducing: Array) -> float:
     """Return the mean distance between two atoms of one environment.
 
-    An environment is a cluster of an element's atoms about an inducing point.
+    An environment is a cluster of an element's atoms about an inducing point. Where there are hardly fewer points than
+    atoms only some of the points count, or each cluster would be a single atom.
 
     Parameters
     ----------
@@ -129,8 +74,9 @@ def initial_lengthscale(features: Array, species: Array, inducing: Array) -> flo
     species : (N,) element of each atom
     inducing : (m, d)
     """
-    features, species = _checked(features), np.asarray(species)
-    rng = np.random.default_rng(0)
+    features, species = checked_features(features), np.asarray(species)
+    rng = generator(0, "lengthscale")
+    inducing = inducing[:: max(1, -(-len(inducing) * ATOMS_PER_CLUSTER // len(features)))]
     means, weights = [], []
     for z in np.unique(species):
         cloud = _at_most(features[species == z], MAX_ATOMS, rng)
@@ -143,21 +89,6 @@ def initial_lengthscale(features: Array, species: Array, inducing: Array) -> flo
                 weights.append(float(np.sum(nearest == cluster)))
     mean = float(np.average(means, weights=weights)) if means else 0.0
     return mean if mean > 0 else float(np.sqrt(features.shape[1]))
-
-
-def _checked(features: Array) -> Array:
-    features = np.asarray(features, "f8")
-    if features.ndim != 2 or not len(features):
-        raise DataError(
-            f"A Gaussian process needs the latents of atoms as (N, d) with N > 0, found {features.shape}. "
-            "Give training structures."
-        )
-    if not np.all(np.isfinite(features)):
-        raise DataError(
-            f"{int(np.sum(~np.isfinite(features).all(axis=1)))} of {len(features)} atoms have latents that are not "
-            "finite numbers. Look for atoms on top of each other, or for a broken model."
-        )
-    return features
 
 
 def _at_most(rows: Array, n: int, rng: np.random.Generator) -> Array:

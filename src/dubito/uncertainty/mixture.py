@@ -17,9 +17,9 @@ from dubito.core.random import seed_for
 from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
 from dubito.uncertainty.gaussian_mixture import GaussianMixture, MixtureChoice, fit_mixture
-from dubito.uncertainty.inducing import Standardiser
 from dubito.uncertainty.latents import TrainingAtoms, training_atoms
 from dubito.uncertainty.method import Doubt, FittedMethod, Tensors
+from dubito.uncertainty.standardiser import Standardiser
 
 log = get_logger(__name__)
 POOLED = "pooled"

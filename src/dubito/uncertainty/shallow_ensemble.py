@@ -88,7 +88,7 @@ def train_heads(start: Array, rows: Rows, n_atoms: Array, settings: ShallowEnsem
 
     def root() -> Tensor:
         centred = free - free.mean(1, keepdim=True)
-        return centred * (size * log_scale.exp() / (heads - 1) ** 0.5)
+        return torch.as_tensor(centred * (size * log_scale.exp() / (heads - 1) ** 0.5))
 
     with torch.no_grad():
         spread = (forces @ root()).square().sum(1).mean()

@@ -30,9 +30,10 @@ from dubito.model.potential import Potential
 from dubito.model.predict import chunks
 from dubito.model.readouts import latent_forces
 from dubito.uncertainty.gaussian_process import N_FEATURES, GaussianProcessUncertainty
-from dubito.uncertainty.inducing import Standardiser, choose_inducing, initial_lengthscale
+from dubito.uncertainty.inducing import choose_inducing, initial_lengthscale
 from dubito.uncertainty.latent_kernels import LatentKernel
 from dubito.uncertainty.sparse_posterior import SparsePosterior, inducing_factor, sums_over_atoms
+from dubito.uncertainty.standardiser import Standardiser
 
 log = get_logger(__name__)
 # Lengthscales tried, in units of the first; how many structures' forces choose among them.

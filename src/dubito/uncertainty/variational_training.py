@@ -21,10 +21,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import gpytorch  # type: ignore[import-untyped]
+import gpytorch
 import numpy as np
 import torch
-from linear_operator.operators import DiagLinearOperator  # type: ignore[import-untyped]
+from linear_operator.operators import DiagLinearOperator
 from torch import Tensor
 
 from dubito.config.methods import Kernel, SvgpConfig
@@ -36,9 +36,9 @@ from dubito.data.prediction import Array
 from dubito.data.structures import Structures
 from dubito.model.potential import Potential
 from dubito.model.readouts import latent_forces
-from dubito.uncertainty.inducing import Standardiser
 from dubito.uncertainty.latent_kernels import LatentKernel
 from dubito.uncertainty.sparse_posterior import SparsePosterior
+from dubito.uncertainty.standardiser import Standardiser
 
 log = get_logger(__name__)
 # gpytorch's defaults, softplus(0): where what is learnt starts when the data do not say.

@@ -107,7 +107,8 @@ def fit_calibration(
         pooled, notes = fit_map(sample, config)
         maps = Stratified(pooled, notes=tuple(notes))
     for note in maps.notes:
-        log.warning("calibration: %s", note)
+        # All are kept in the state; only what leaves the whole method uncalibrated is worth a user's attention.
+        (log.warning if len(sample.raw) < MIN_ATOMS else log.info)("calibration: %s", note)
     return Calibration(_factor(sample, config), len(sample.raw), maps)
 
 
