@@ -19,7 +19,7 @@ from dubito.data.formats import read_any
 from dubito.data.statistics import fit_statistics
 from dubito.data.structures import Structures
 from dubito.metrics.calibration import coverage, miscalibration_area
-from dubito.metrics.ranking import auroc_error, auroc_shift, fixed_tolerance, spearman
+from dubito.metrics.ranking import auroc_error, auroc_shift, fixed_tolerance, spearman, spearman_within
 from dubito.metrics.reduce import atom_norm, structure_max
 from dubito.metrics.reliability import ence_with_null, sharpness
 from dubito.metrics.scoring import gaussian_nll
@@ -105,11 +105,15 @@ def judge(case: Case, potential: Potential, method: str, config: UncertaintyConf
         raws.append(raw)
         errors.append(error)
         per_structure[t] = (
-            np.add.reduceat(raw, structures.ptr[:-1]) / structures.n_atoms, structure_max(raw, structures.ptr)
-        )  # fmt: skip
-        levels[t] = float(np.mean(raw))
+            np.add.reduceat(raw, structures.ptr[:-1]) / structures.n_atoms,
+            structure_max(raw, structures.ptr),
+            np.add.reduceat(given.scores["energies"], structures.ptr[:-1]) / structures.n_atoms,
+        )
+        levels[t] = float(np.mean(raw)), float(np.mean(given.scores["energies"]))
         by_temperature[str(t)] = {
             "spearman": spearman(raw, error),
+            "spearman_energies": spearman(given.scores["energies"], error),
+            "spearman_elements": spearman_within(raw, error, structures.atomic_numbers.astype(int)).mean,
             "auroc": auroc_error(raw, error, tolerance_of(case)),
             "area": miscalibration_area(difference, sigma),
             "coverage_68": coverage(difference, sigma, 0.68),
@@ -133,7 +137,9 @@ def judge(case: Case, potential: Potential, method: str, config: UncertaintyConf
             f"{t}_{kind}": auroc_shift(per_structure[300][i], per_structure[t][i])
             for t in (600, 1200) for i, kind in enumerate(("mean", "max"))
         },
-        "growth": levels[1200] / levels[300] if fitted.is_sigma else None,
+        "shift_energies": auroc_shift(per_structure[300][2], per_structure[1200][2]),
+        "growth": levels[1200][0] / levels[300][0] if fitted.is_sigma else None,
+        "growth_energies": levels[1200][1] / levels[300][1] if fitted.is_sigma else None,
         "evaluations": fitted.evaluations,
         "fit_cpu_s": fit_s,
         "predict_cpu_s": predict_s,

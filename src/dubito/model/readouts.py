@@ -85,7 +85,7 @@ def latent_jacobian(potential: Potential, graph: Graph, geometry: Geometry | Non
 
 def _forces(network: FusedNetwork, graph: Graph, geometry: Geometry, readouts: Tensor, tables: list[Tensor]) -> Tensor:
     out = [_call(network, graph, geometry, part, tables).evaluate(virial=False, keep=False)[1]
-           for part in readouts.detach().split(SWEEPS)]  # fmt: skip
+           for part in torch.split(readouts.detach(), SWEEPS)]  # fmt: skip
     return torch.cat([part for part in out if part is not None])
 
 
@@ -105,14 +105,14 @@ class _Sweeps(torch.autograd.Function):
     def forward(
         ctx: Any, readouts: Tensor, network: FusedNetwork, graph: Graph, geometry: Geometry, tables: list[Tensor]
     ) -> Tensor:
-        ctx.calls = [_call(network, graph, geometry, part, tables) for part in readouts.detach().split(SWEEPS)]
+        ctx.calls = [_call(network, graph, geometry, part, tables) for part in torch.split(readouts.detach(), SWEEPS)]
         out = [call.evaluate(virial=False, keep=True)[1] for call in ctx.calls]
         return torch.cat([part for part in out if part is not None])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, of_forces: Tensor) -> tuple[Tensor | None, ...]:
-        parts = of_forces.split(SWEEPS)
+        parts = torch.split(of_forces, SWEEPS)
         out = [call.differentiate(None, part, None)[0] for call, part in zip(ctx.calls, parts, strict=True)]
         return (torch.cat(out), None, None, None, None)
 
