@@ -30,7 +30,7 @@ RIVALS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "force_norm": lambda length: np.where(np.arange(len(length)) % 2, length, length.mean()),
     "constant": lambda length: np.full(len(length), np.sqrt(np.mean(length**2) / 3)),
 }
-CONFIG = {"uncertainty": {"methods": [METHOD, *RIVALS], "acquire_with": "auto", "auto": {"margin": 0.02}}}
+CONFIG = {"uncertainty": {"methods": [METHOD, *RIVALS], "acquire_with": "auto", "auto": {"margin": 0.02, "min_structures": 12}}}
 
 
 @pytest.fixture(scope="module")

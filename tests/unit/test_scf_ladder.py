@@ -149,14 +149,17 @@ def test_a_hopeless_scf_is_stopped_and_recorded_and_costs_no_label() -> None:
 
 
 def test_torn_molecules_are_labelled_in_their_ground_state() -> None:
-    """Second-order steps from the last, oscillating cycle end in an excited state, electronvolts above."""
+    """Second-order steps from the last, oscillating cycle may end in an excited state, electronvolts above.
+
+    Whether they do depends on the machine's rounding, so the label is compared with the best of several starts.
+    """
     dft = labeller()
     label = dft.label(TORN)
-    scf = dft._mean_field(dft._molecule(TORN))
-    scf.kernel()
-    newton = scf.newton()
-    newton.kernel(scf.mo_coeff, scf.mo_occ)
-    assert label.energy < newton.e_tot * 27.2114 - 5
+    found = []
+    for guess in ("minao", "atom", "huckel"):
+        newton = dft._mean_field(dft._molecule(TORN)).newton()
+        found.append(newton.kernel(newton.get_init_guess(key=guess)))
+    assert label.energy < min(found) * 27.211386 + 0.05
 
 
 def test_an_scf_that_is_not_finite_goes_on_with_a_fresh_start(monkeypatch: pytest.MonkeyPatch) -> None:
