@@ -87,11 +87,23 @@ def tolerance_of(case: Case) -> float:
     return fixed_tolerance(atom_norm(said.forces - case.calibration.forces), 95.0)
 
 
-def judge(case: Case, potential: Potential, method: str, config: UncertaintyConfig) -> dict[str, Any]:
-    """Fit a method, calibrate it on the calibration frames, and measure it on the test frames."""
+def fit(case: Case, potential: Potential, method: str, config: UncertaintyConfig) -> tuple[Any, float]:
+    """Fit a method and calibrate it on the calibration frames; return it with the CPU seconds it took."""
     start = time.process_time()
-    fitted: Any = method_class(method).fit(potential, case.train, case.calibration, seed=case.seed, config=config)
-    fit_s = time.process_time() - start
+    fitted = method_class(method).fit(potential, case.train, case.calibration, seed=case.seed, config=config)
+    return fitted, time.process_time() - start
+
+
+def transfer(case: Case, fitted: Any, potential: Potential, config: UncertaintyConfig) -> Any:
+    """Return what a method learnt of the first member, calibrated to the errors of the mean of all members."""
+    other = type(fitted)(potential)
+    other.restore(*fitted.state())
+    other.calibrate(case.calibration, config)
+    return other
+
+
+def judge(case: Case, fitted: Any, fit_s: float) -> dict[str, Any]:
+    """Measure a fitted method on the test frames."""
     bounds = _bounds(fitted, case.calibration)
     by_temperature: dict[str, dict[str, Any]] = {}
     raws, errors, levels, per_structure = [], [], {}, {}

@@ -14,7 +14,7 @@ import argparse
 import sys
 from typing import Any
 
-from _doubt import DATA, Case, judge, load_case, mean_over, one_thread, rounded, say
+from _doubt import DATA, Case, fit, judge, load_case, mean_over, one_thread, rounded, say
 from _publish import publish
 from uncertainty_methods import EPOCHS, MEMBERS, SEEDS
 
@@ -42,7 +42,7 @@ CHANGES: dict[str, Json] = {
 def measure(cases: list[Case], settings: Json) -> Json:
     """Return one row: means over seeds, and each seed's growth."""
     config = UncertaintyConfig(svgp=SvgpConfig.model_validate(settings))
-    found = [judge(case, case.single, "svgp", config) for case in cases]
+    found = [judge(case, *fit(case, case.single, "svgp", config)) for case in cases]
     mean = mean_over(found)
     return {
         "growth_1200_over_300": mean["growth"],

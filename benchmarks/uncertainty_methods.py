@@ -15,7 +15,20 @@ import argparse
 import sys
 from typing import Any
 
-from _doubt import DATA, Case, judge, load_case, mean_over, one_thread, plain_cpu_s, rounded, say, tolerance_of
+from _doubt import (
+    DATA,
+    Case,
+    fit,
+    judge,
+    load_case,
+    mean_over,
+    one_thread,
+    plain_cpu_s,
+    rounded,
+    say,
+    tolerance_of,
+    transfer,
+)
 from _publish import publish
 
 from dubito.config.model import ModelConfig
@@ -23,6 +36,7 @@ from dubito.config.uncertainty import CONTROLS, KNOWN_METHODS, UncertaintyConfig
 
 SEEDS, EPOCHS, MEMBERS = (0, 1, 2), 80, 4
 Json = dict[str, Any]
+Found = dict[str, list[Json]]
 
 # Other settings, by label: the method and what differs from its defaults.
 VARIANTS: dict[str, tuple[str, Json]] = {
@@ -36,10 +50,8 @@ VARIANTS: dict[str, tuple[str, Json]] = {
     "evidential, published form": ("evidential", {"evidential": {"mind_distance": False}}),
     "evidential, trained backbone": ("evidential", {"evidential": {"backbone": "trained"}}),
     "evidential, fitted to unseen": ("evidential", {"evidential": {"fit_on": "unseen"}}),
-    "svgp, 32 draws": ("svgp", {"svgp": {"n_force_samples": 32}}),
     "svgp, residual": ("svgp", {"svgp": {"target": "residual"}}),
-    "sparse_gp, 32 draws": ("sparse_gp", {"sparse_gp": {"n_force_samples": 32}}),
-    "sparse_gp, matern": ("sparse_gp", {"sparse_gp": {"kernel": "matern"}}),
+    "svgp, 200 inducing points": ("svgp", {"svgp": {"n_inducing": 200}}),
     "sparse_gp, linear": ("sparse_gp", {"sparse_gp": {"kernel": "linear"}}),
     "ensemble, isotonic by element": ("ensemble", {"calibration": {"kind": "isotonic", "strata": "element"}}),
     "ensemble, factor by likelihood": ("ensemble", {"calibration": {"estimator": "likelihood"}}),
@@ -47,18 +59,24 @@ VARIANTS: dict[str, tuple[str, Json]] = {
 }
 
 
-def run_all(cases: list[Case], tasks: dict[str, tuple[str, Json]], *, single: bool) -> dict[str, list[Json]]:
-    """Judge every task on every case; ``single``: methods other than the ensemble are fitted to one member."""
-    out: dict[str, list[Json]] = {}
+def run_all(cases: list[Case], tasks: dict[str, tuple[str, Json]], *, both: bool = False) -> tuple[Found, Found]:
+    """Judge every task on every case, by its own errors, and with ``both`` also by those of the members' mean."""
+    own: Found = {}
+    same: Found = {}
     for label, (method, settings) in tasks.items():
         config = UncertaintyConfig.model_validate(settings)
         for case in cases:
-            potential = case.single if single and method != "ensemble" else case.ensemble
-            found = judge(case, potential, method, config)
-            out.setdefault(label, []).append(found)
+            potential = case.ensemble if method == "ensemble" else case.single
+            fitted, seconds = fit(case, potential, method, config)
+            found = judge(case, fitted, seconds)
+            own.setdefault(label, []).append(found)
+            if both:
+                if method != "ensemble":
+                    fitted = transfer(case, fitted, case.ensemble, config)
+                same.setdefault(label, []).append(judge(case, fitted, seconds))
             rho = " ".join(f"{one['spearman']:.3f}" for one in found["by_temperature"].values())
-            say(f"seed {case.seed} {label}: rho {rho}, AUROC {found['auroc_error']:.3f}, {found['fit_cpu_s']:.1f} s")
-    return out
+            say(f"seed {case.seed} {label}: rho {rho}, AUROC {found['auroc_error']:.3f}, {seconds:.1f} s")
+    return own, same
 
 
 def row(found: list[Json], plain_s: list[float]) -> Json:
@@ -151,7 +169,8 @@ def main() -> None:
     if short:
         tasks["svgp"] = ("svgp", {"svgp": {"steps": 20, "n_inducing": 20}})
         tasks["evidential"] = ("evidential", {"evidential": {"epochs": 5}})
-    methods = {name: row(found, plain_s) for name, found in run_all(cases, tasks, single=True).items()}
+    own, same = run_all(cases, tasks, both=not short)
+    methods = {name: row(found, plain_s) for name, found in own.items()}
     content: Json = {
         "frames": {"train": len(cases[0].train), "calibration": len(cases[0].calibration),
                    "test": {str(t): len(s) for t, s in cases[0].tests.items()}},
@@ -165,9 +184,8 @@ def main() -> None:
         "goals": goals(methods),
     }  # fmt: skip
     if not short:
-        same = run_all(cases, tasks, single=False)
         content["same_errors"] = {name: row(found, plain_s) for name, found in same.items()}
-        variants = run_all(cases, VARIANTS, single=True)
+        variants, _ = run_all(cases, VARIANTS)
         content["variants"] = {name: row(found, plain_s) for name, found in variants.items()}
     publish("uncertainty_methods_short" if short else "uncertainty_methods", rounded(content))
 

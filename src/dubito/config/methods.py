@@ -90,7 +90,7 @@ class SvgpConfig(Section):
     """
 
     kernel: Kernel = Field("rbf", description="linear, rbf or matern (5/2).")
-    n_inducing: int = Field(200, ge=4, le=4000, description="Inducing points, spread over elements and environments.")
+    n_inducing: int = Field(400, ge=4, le=4000, description="Inducing points, spread over elements and environments.")
     target: Literal["residual", "energy"] = Field(
         "energy", description="What it learns: the network's residual, or the energy itself (its variance is used)."
     )
@@ -99,7 +99,7 @@ class SvgpConfig(Section):
     learning_rate: float = Field(1e-2, gt=0, description="Learning rate.")
     force_weight: float = Field(0.5, ge=0, le=1, description="Power of the forces' likelihood; 0: energies only.")
     force_batch_size: int = Field(4, ge=1, description="Structures of a step whose forces are looked at.")
-    n_force_samples: int = Field(8, ge=1, le=128, description="Draws of the posterior whose forces are spread.")
+    n_force_samples: int = Field(16, ge=1, le=128, description="Draws of the posterior whose forces are spread.")
     standardise: bool = Field(True, description="Take each latent to zero mean and unit deviation.")
     inducing: Literal["spread", "random"] = Field(
         "spread", description="spread over elements and environments, or drawn at random over all atoms."
@@ -124,11 +124,11 @@ class SparseGpConfig(Section):
     """Sparse Gaussian process of sums over atoms in closed form: no optimiser."""
 
     kernel: Kernel = Field("rbf", description="linear, rbf or matern (5/2).")
-    n_inducing: int = Field(100, ge=4, le=4000, description="Inducing points, spread over elements and environments.")
+    n_inducing: int = Field(200, ge=4, le=4000, description="Inducing points, spread over elements and environments.")
     max_force_structures: int = Field(
         100, ge=0, description="Training structures whose forces are rows too; each costs n_inducing passes."
     )
-    n_force_samples: int = Field(8, ge=1, le=128, description="Draws of the posterior whose forces are spread.")
+    n_force_samples: int = Field(16, ge=1, le=128, description="Draws of the posterior whose forces are spread.")
 
 
 class LlprConfig(Section):
