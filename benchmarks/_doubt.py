@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 from dubito.config.model import ModelConfig
 from dubito.config.training import TrainingConfig
 from dubito.config.uncertainty import UncertaintyConfig
-from dubito.core.hashing import hash_json
+from dubito.core.files import read_json, write_json
+from dubito.core.hashing import hash_file, hash_json
 from dubito.data.formats import read_any
 from dubito.data.statistics import fit_statistics
 from dubito.data.structures import Structures
@@ -48,6 +50,7 @@ class Case:
     calibration: Structures
     tests: dict[int, Structures]
     train_cpu_s: float
+    key: str
 
     @property
     def single(self) -> Potential:
@@ -78,13 +81,27 @@ def load_case(seed: int, *, epochs: int, members: int, model: ModelConfig, n_tra
         seconds.write_text(f"{time.process_time() - start:.1f}")
         save_potential(path, potential, provenance={"benchmark": "doubt", "seed": seed})
     tests = {t: read_any(DATA / f"mini_test_{t}K.xyz.gz") for t in TEMPERATURES}
-    return Case(seed, load_potential(path), train, calibration, tests, float(seconds.read_text()))
+    return Case(seed, load_potential(path), train, calibration, tests, float(seconds.read_text()), key)
 
 
 def tolerance_of(case: Case) -> float:
     """Return the force error (eV/Å) above which an atom is wrong: the 95th percentile on the calibration frames."""
     said = case.single.predict(case.calibration)
     return fixed_tolerance(atom_norm(said.forces - case.calibration.forces), 95.0)
+
+
+def kept(case: Case, what: Any, make: Callable[[], Any]) -> Any:
+    """Return what an earlier run made with the same code and settings, or make it: a study goes on where it was."""
+    source = Path(__file__).parents[1] / "src" / "dubito"
+    files = sorted([*(source / "uncertainty").rglob("*.py"), *(source / "metrics").glob("*.py"), Path(__file__)])
+    key = hash_json([case.key, what, [hash_file(file) for file in files]])
+    path = MODELS / f"found_{key}.json"
+    if not path.exists():
+        found = make()
+        MODELS.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
+        return found
+    return read_json(path)
 
 
 def fit(case: Case, potential: Potential, method: str, config: UncertaintyConfig) -> tuple[Any, float]:

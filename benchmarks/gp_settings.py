@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
-from _doubt import DATA, Case, fit, judge, load_case, mean_over, one_thread, rounded, say
+from _doubt import DATA, Case, fit, judge, kept, load_case, mean_over, one_thread, rounded, say
 from _publish import publish
 from uncertainty_methods import EPOCHS, MEMBERS, SEEDS
 
@@ -39,10 +40,14 @@ CHANGES: dict[str, Json] = {
 }
 
 
+def _judge(case: Case, config: UncertaintyConfig) -> Json:
+    return judge(case, *fit(case, case.single, "svgp", config))
+
+
 def measure(cases: list[Case], settings: Json) -> Json:
     """Return one row: means over seeds, and each seed's growth."""
     config = UncertaintyConfig(svgp=SvgpConfig.model_validate(settings))
-    found = [judge(case, *fit(case, case.single, "svgp", config)) for case in cases]
+    found = [kept(case, ["svgp", settings], partial(_judge, case, config)) for case in cases]
     mean = mean_over(found)
     return {
         "growth_1200_over_300": mean["growth"],

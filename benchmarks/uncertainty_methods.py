@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import Any
 
 from _doubt import (
@@ -20,6 +21,7 @@ from _doubt import (
     Case,
     fit,
     judge,
+    kept,
     load_case,
     mean_over,
     one_thread,
@@ -51,12 +53,27 @@ VARIANTS: dict[str, tuple[str, Json]] = {
     "evidential, trained backbone": ("evidential", {"evidential": {"backbone": "trained"}}),
     "evidential, fitted to unseen": ("evidential", {"evidential": {"fit_on": "unseen"}}),
     "svgp, residual": ("svgp", {"svgp": {"target": "residual"}}),
+    "svgp, 800 inducing points": ("svgp", {"svgp": {"n_inducing": 800}}),
     "svgp, 200 inducing points": ("svgp", {"svgp": {"n_inducing": 200}}),
     "sparse_gp, linear": ("sparse_gp", {"sparse_gp": {"kernel": "linear"}}),
     "ensemble, isotonic by element": ("ensemble", {"calibration": {"kind": "isotonic", "strata": "element"}}),
+    "ensemble, factor by likelihood and element": (
+        "ensemble",
+        {"calibration": {"estimator": "likelihood", "strata": "element"}},
+    ),
     "ensemble, factor by likelihood": ("ensemble", {"calibration": {"estimator": "likelihood"}}),
     "llpr, isotonic by element": ("llpr", {"calibration": {"kind": "isotonic", "strata": "element"}}),
 }
+
+
+def judge_both(case: Case, method: str, settings: Json, *, both: bool) -> list[Json]:
+    """Fit once; judge by its own errors, and with ``both`` by those of the members' mean too."""
+    config = UncertaintyConfig.model_validate(settings)
+    fitted, seconds = fit(case, case.ensemble if method == "ensemble" else case.single, method, config)
+    found = [judge(case, fitted, seconds)]
+    if both and method != "ensemble":
+        found.append(judge(case, transfer(case, fitted, case.ensemble, config), seconds))
+    return found
 
 
 def run_all(cases: list[Case], tasks: dict[str, tuple[str, Json]], *, both: bool = False) -> tuple[Found, Found]:
@@ -64,18 +81,14 @@ def run_all(cases: list[Case], tasks: dict[str, tuple[str, Json]], *, both: bool
     own: Found = {}
     same: Found = {}
     for label, (method, settings) in tasks.items():
-        config = UncertaintyConfig.model_validate(settings)
         for case in cases:
-            potential = case.ensemble if method == "ensemble" else case.single
-            fitted, seconds = fit(case, potential, method, config)
-            found = judge(case, fitted, seconds)
-            own.setdefault(label, []).append(found)
-            if both:
-                if method != "ensemble":
-                    fitted = transfer(case, fitted, case.ensemble, config)
-                same.setdefault(label, []).append(judge(case, fitted, seconds))
-            rho = " ".join(f"{one['spearman']:.3f}" for one in found["by_temperature"].values())
-            say(f"seed {case.seed} {label}: rho {rho}, AUROC {found['auroc_error']:.3f}, {seconds:.1f} s")
+            make = partial(judge_both, case, method, settings, both=both)
+            found = kept(case, [method, settings, both], make)
+            own.setdefault(label, []).append(found[0])
+            same.setdefault(label, []).append(found[-1])
+            rho = " ".join(f"{one['spearman']:.3f}" for one in found[0]["by_temperature"].values())
+            text = f"rho {rho}, AUROC {found[0]['auroc_error']:.3f}, {found[0]['fit_cpu_s']:.1f} s"
+            say(f"seed {case.seed} {label}: {text}")
     return own, same
 
 
