@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from ase import Atoms
@@ -17,6 +17,9 @@ from dubito.data.structures import Structures
 from dubito.uncertainty.base import Predictor
 from dubito.uncertainty.registry import method_class
 
+if TYPE_CHECKING:
+    from dubito.model.potential import Potential
+
 log = get_logger(__name__)
 _UNCERTAINTIES = ("energy_uncertainty", "energies_uncertainty", "forces_uncertainty")
 
@@ -28,9 +31,10 @@ class DubitoCalculator(Calculator):  # type: ignore[misc]
     ----------
     model : path of an ``ensemble.safetensors``
     uncertainty : name of a method, whose fitted state is looked for beside the model
-        (``uncertainty/<name>.safetensors``), or the path of such a state; None: no uncertainties
+        (``uncertainty/<name>.safetensors``), or the path of such a state, whatever its name; None: no uncertainties
     device : torch device
-    max_force_uncertainty_ev_per_angstrom : warn in the log when an atom's exceeds this; None: never
+    max_force_uncertainty_ev_per_angstrom : warn in the log when an atom's exceeds this; None: never. The method must
+        give an uncertainty of forces
 
     Results are eV, eV/Å and eV/Å³: ``energy``, ``free_energy`` (the same), ``energies``, ``forces``,
     ``stress`` (with a cell), ``energy_uncertainty``, ``energies_uncertainty``, ``forces_uncertainty`` (n, 3); the
@@ -40,7 +44,7 @@ class DubitoCalculator(Calculator):  # type: ignore[misc]
     Raises
     ------
     ModelError
-        When the model or the state can't be used.
+        When the model or the state can't be used, or a limit is set on forces whose uncertainty is not given.
     """
 
     implemented_properties: ClassVar[list[str]] = [
@@ -65,6 +69,8 @@ class DubitoCalculator(Calculator):  # type: ignore[misc]
         if uncertainty is not None:
             self.predictor = _fitted(self.potential, Path(model), uncertainty)
         self.gives_uncertainty = uncertainty is not None
+        if self.max_force_uncertainty is not None:
+            _require_forces(self.predictor, uncertainty)
 
     def calculate(
         self,
@@ -87,7 +93,13 @@ class DubitoCalculator(Calculator):  # type: ignore[misc]
     def _warn(self, prediction: Prediction) -> None:
         if self.max_force_uncertainty is None:
             return
-        worst = float(np.linalg.norm(prediction.uncertainty["forces"], axis=1).max())
+        said = prediction.uncertainty.get("forces")
+        if said is None:
+            raise ModelError(
+                f"The method gives no uncertainty of forces but {sorted(prediction.uncertainty)}, so "
+                "max_force_uncertainty_ev_per_angstrom can't be watched. Leave it out, or take another method."
+            )
+        worst = float(np.linalg.norm(said, axis=1).max())
         if worst > self.max_force_uncertainty:
             log.warning(
                 "force uncertainty %.3g eV/Å exceeds %.3g: do not trust this structure without a reference",
@@ -113,12 +125,36 @@ class DubitoCalculator(Calculator):  # type: ignore[misc]
         return {name: value for name, value in self.results.items() if name not in _UNCERTAINTIES}
 
 
-def _fitted(potential: Any, model: Path, uncertainty: str | Path) -> Predictor:
+def _require_forces(predictor: Predictor, uncertainty: str | Path | None) -> None:
+    """Refuse a limit that nothing would be compared with."""
+    targets = sorted(getattr(predictor, "targets", ())) if uncertainty is not None else []
+    if "forces" not in targets:
+        raise ModelError(
+            f"max_force_uncertainty_ev_per_angstrom needs an uncertainty of forces, but '{uncertainty}' gives "
+            f"{targets or 'none'}. Leave the limit out, or name a method that gives it (dubito methods)."
+        )
+
+
+def _fitted(potential: Potential, model: Path, uncertainty: str | Path) -> Predictor:
+    from dubito.uncertainty.files import method_of
+
     path = Path(uncertainty)
     if path.suffix == ".safetensors":
-        return method_class(path.stem).load(path, potential)
-    beside = model.parent / "uncertainty" / f"{uncertainty}.safetensors"
+        if not path.is_file():
+            raise ModelError(f"{path} does not exist or is no file. Give the path of a fitted method's state.")
+        # A method of another package may have files of its own, which only their name tells.
+        return method_class(method_of(path) or path.stem).load(path, potential)
+    folder = model.parent / "uncertainty"
+    beside = folder / f"{uncertainty}.safetensors"
     found = method_class(str(uncertainty))
+    states = sorted(folder.glob("*.safetensors"))
+    fitted = [state.stem for state in states if method_of(state) == state.stem != uncertainty]
+    instead = f"name one that was fitted ({', '.join(fitted)})" if fitted else "fit another method first"
+    if potential.n_members < getattr(found, "min_members", 1):
+        raise ModelError(
+            f"{model} has {potential.n_members} member, which has no spread for the method '{uncertainty}'. Give "
+            f"uncertainty=None for energies and forces alone, or {instead}."
+        )
     if beside.exists():
         return found.load(beside, potential)
     if uncertainty == "ensemble":
@@ -126,7 +162,7 @@ def _fitted(potential: Any, model: Path, uncertainty: str | Path) -> Predictor:
 
         log.warning("%s is missing: the ensemble's uncertainty is not calibrated", beside)
         return EnsembleUncertainty.uncalibrated(potential)
-    raise ModelError(f"{beside} does not exist. Fit the method first, or give the path of its state.")
+    raise ModelError(f"{beside} does not exist. Fit the method, give the path of its state, or {instead}.")
 
 
 def _structure(atoms: Atoms) -> Structures:

@@ -6,7 +6,9 @@ import pytest
 from dubito.config.methods import LlprConfig, ShallowEnsembleConfig, SparseGpConfig
 from dubito.config.uncertainty import UncertaintyConfig
 from dubito.model.potential import Potential
+from dubito.testing.structures import rattled, toy_labels
 from dubito.testing.uncertainty_suite import UncertaintyMethodTests
+from dubito.uncertainty.last_layer import LastLayerUncertainty
 
 
 class TestLastLayer(UncertaintyMethodTests):
@@ -15,6 +17,26 @@ class TestLastLayer(UncertaintyMethodTests):
 
     def test_costs_its_directions(self, fitted, potential):
         assert fitted.evaluations == potential.n_members + 6
+
+    def test_energies_are_scaled_by_the_factor_of_the_forces(self, fitted):
+        structures = rattled(4, seed=11)
+        given, (_, raw) = fitted.predict(structures), fitted.raw(structures)
+        assert abs(np.log(fitted.factor)) > 0.1
+        np.testing.assert_allclose(given.uncertainty["energies"], fitted.factor * raw.energies, rtol=1e-12)
+        np.testing.assert_allclose(given.uncertainty["energy"], fitted.factor * raw.energy, rtol=1e-12)
+        np.testing.assert_allclose(given.uncertainty["forces"][:, 0], fitted.factor * raw.forces, rtol=1e-12)
+
+    def test_a_factor_far_out_of_range_keeps_sigma_right(self, potential):
+        """Labels a million times larger than what the network was trained on."""
+        train, valid = toy_labels(rattled(40, seed=1)), toy_labels(rattled(12, seed=2))
+        valid = valid.with_columns(labels__energy=1e6 * valid.energy, labels__forces=1e6 * valid.forces)
+        fitted = LastLayerUncertainty(potential)
+        fitted.learn(train, valid, seed=0, config=self.config)
+        fitted.calibrate(valid, self.config)
+        given = fitted.predict(valid)
+        rms = np.sqrt(np.mean((given.forces - valid.forces) ** 2))
+        assert fitted.factor > 1e4
+        assert np.sqrt(np.mean(given.uncertainty["forces"] ** 2)) == pytest.approx(rms, rel=1e-6)
 
 
 class TestLastLayerWithAllDirections(UncertaintyMethodTests):

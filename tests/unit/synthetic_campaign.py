@@ -60,6 +60,8 @@ class Builder:
     seed: int = 7
     # Further methods: from the length of each atom's force error (N,) to the standard deviation of a component (N,).
     rivals: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
+    # What the fits of methods say of themselves, beyond what all do.
+    fits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
@@ -188,7 +190,7 @@ class Builder:
             write_structures(self.batch(k), bare, predictions=predictions, attributes={"cost": cost})
         for name in self.methods:
             about = {"method": name, "evaluations": 4.0, "evaluations_alone": 1.0, "fit_cpu_s": 2.5}
-            write_json(where / "uncertainty" / f"{name}.json", about)
+            write_json(where / "uncertainty" / f"{name}.json", about | dict(self.fits.get(name, {})))
         scores = np.where(control, np.linspace(0.1, 0.4, n), np.linspace(0.6, 1.6, n)) if k else np.zeros(n)
         self.write_manifest(k, batch, scores, reason)
         self.write_shards(k, batch, failed)
@@ -290,6 +292,7 @@ class Builder:
             auto=self.config.uncertainty.auto,
             candidates=self.config.uncertainty.candidates,
             seed=self.seed,
+            fits=[self.where(k) / "uncertainty" / f"{name}.json" for name in self.config.uncertainty.candidates],
         )
 
     def decide(self, k: int) -> str:

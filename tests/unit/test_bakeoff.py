@@ -12,15 +12,19 @@ import synthetic_campaign as synthetic
 from synthetic_campaign import METHOD
 
 from dubito.config.uncertainty import AutoConfig
-from dubito.core.errors import DataError
+from dubito.core.errors import DataError, ModelError
 from dubito.core.files import read_json, write_json
 from dubito.data.store import read_attributes, read_predictions, write_structures
 from dubito.data.structures import Structures
+from dubito.metrics.bootstrap import paired_difference
 from dubito.reporting import page
 from dubito.reporting.collect import collect
 from dubito.reporting.evaluated import Evaluated
+from dubito.reporting.verdict import verdict
 from dubito.stages import _bakeoff, choose_driver, decide
 from dubito.stages._bakeoff import bakeoff
+from dubito.stages._driver_words import apart, kept
+from dubito.stages._resampling import n_resamples, thinned
 from dubito.testing.structures import rattled, toy_labels
 from dubito.uncertainty.registry import method_class
 
@@ -30,7 +34,13 @@ RIVALS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "force_norm": lambda length: np.where(np.arange(len(length)) % 2, length, length.mean()),
     "constant": lambda length: np.full(len(length), np.sqrt(np.mean(length**2) / 3)),
 }
-CONFIG = {"uncertainty": {"methods": [METHOD, *RIVALS], "acquire_with": "auto", "auto": {"margin": 0.02, "min_structures": 12}}}
+CONFIG = {
+    "uncertainty": {
+        "methods": [METHOD, *RIVALS],
+        "acquire_with": "auto",
+        "auto": {"margin": 0.02, "min_structures": 12},
+    }
+}
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +240,108 @@ def test_the_choice_of_another_iteration_is_refused(tmp_path, campaign):
         )
 
 
+# --- methods that can't drive ------------------------------------------------------------------------------
+
+
+def test_a_method_that_doubts_all_atoms_alike_does_not_take_over():
+    error = np.random.default_rng(2).normal(size=(80, 3))
+    part = judged(20, {"old": np.random.default_rng(9).random(80), "new": np.linalg.norm(error, axis=1)}, error)
+    assert choose_driver.choose([part], "old", ["old", "new"], AutoConfig(), 1)["method"] == "new"
+    found = choose_driver.choose([part], "old", ["old", "new"], AutoConfig(), 1, flat=["new"])
+    assert found["method"] == "old"
+    assert "all atoms are doubted alike: new" in found["reason"]
+    assert {row["method"] for row in found["table"]} == {"old", "new"}
+    blind = choose_driver.choose([], "old", ["old", "new"], AutoConfig(), 1, flat=["old"])
+    assert blind["method"] == "old"
+    assert "old itself doubts all atoms alike" in blind["reason"]
+
+
+def test_a_driver_that_could_not_be_fitted_gives_way_to_the_best_that_could():
+    error = np.random.default_rng(2).normal(size=(80, 3))
+    length = np.linalg.norm(error, axis=1)
+    doubts = {"old": length, "bad": 1 / length, "good": length**2, "other": length**3}
+    part, names = judged(20, doubts, error), list(doubts)
+    lost = {"old": "Too few atoms.", "other": "No."}
+    found = choose_driver.choose([part], "old", names, AutoConfig(), 1, unfitted=lost)
+    assert (found["previous"], found["method"]) == ("old", "good")
+    assert "good takes over from old, which could not be fitted to the latest model: Too few atoms." in found["reason"]
+    assert "Not fitted, so not considered: other." in found["reason"]
+    early = choose_driver.choose([], "old", names, AutoConfig(start_with="good"), 1, unfitted=lost)
+    assert early["method"] == "good"
+    with pytest.raises(ModelError, match=r"No method that may drive could be fitted\. old: Too few atoms\. bad: x\."):
+        choose_driver.choose([part], "old", ["old", "bad"], AutoConfig(), 1, unfitted={**lost, "bad": "x"})
+
+
+def test_a_batch_that_a_method_was_not_asked_about_does_not_count_for_it():
+    error = np.random.default_rng(2).normal(size=(80, 3))
+    length = np.linalg.norm(error, axis=1)
+    parts = [judged(20, {"a": 1 / length}, error), judged(20, {"a": 1 / length, "b": length}, error)]
+    found = choose_driver.choose(parts, "a", ["a", "b"], AutoConfig(), 1)
+    assert found["method"] == "a"
+    assert found["table"][1]["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("pair", "texts"),
+    [
+        ((0.0199, 0.02), ("0.0199", "0.0200")),
+        ((0.05, 0.02), ("0.05", "0.02")),
+        ((0.0200004, 0.02), ("0.02", "0.02")),
+        ((0.024, 0.02), ("0.024", "0.020")),
+    ],
+)
+def test_numbers_that_differ_are_told_apart(pair, texts):
+    assert apart(*pair) == texts
+
+
+def test_a_reason_does_not_contradict_itself_through_rounding():
+    row = {"method": "b", "value": 0.5, "difference": 0.1, "low": 0.0196}
+    own = {"method": "a", "value": 0.4, "difference": None, "low": None}
+    assert "0.0196, is not above the margin of 0.0200" in kept("a", [own, row], 30, AutoConfig(margin=0.02))
+
+
+# --- resampling -------------------------------------------------------------------------------------------
+
+
+def test_kept_draws_give_the_interval_of_a_paired_difference():
+    rng = np.random.default_rng(8)
+    error = rng.normal(size=(120, 3))
+    part = judged(
+        30, {"a": rng.random(120), "force_norm": np.linalg.norm(error, axis=1) * rng.lognormal(0, 1, 120)}, error
+    )
+    found = bakeoff({"new": part}, {}, tolerance=0.5, seed=3)["against_controls"]["a"]["force_norm"]["ranking"]
+    a, b = (_bakeoff.judged(part, name) for name in part.predictions)
+    by = paired_difference(
+        _bakeoff.decision_value, a.arrays, b.arrays, structure=a.structure, seed=3, level=0.9, n_resamples=400
+    )
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((by.value, by.low, by.high))
+
+
+def test_large_sets_are_thinned_by_whole_structures():
+    error = np.random.default_rng(1).normal(size=(400, 3))
+    part = judged(100, {"a": np.arange(400.0)}, error)
+    few = thinned(part, 1, most_atoms=50)
+    assert len(few) == 12
+    assert set(few.structures.ids) < set(part.structures.ids)
+    assert thinned(part, 1, most_atoms=400) is part
+    assert n_resamples(100, 400) == 400
+    assert n_resamples(10**6, 400) == 100
+
+
+def test_a_difference_within_noise_beats_nobody():
+    rng = np.random.default_rng(11)
+    size = rng.lognormal(0, 0.6, 48)
+    error = rng.normal(size=(48, 3)) * size[:, None]
+    doubts = {"a": size * rng.lognormal(0, 0.3, 48), "force_norm": size * rng.lognormal(0, 0.3, 48)}
+    found = bakeoff({"new": judged(12, doubts, error)}, {}, tolerance=0.5, seed=3)
+    by = found["against_controls"]["a"]["force_norm"]["ranking"]
+    assert by["low"] < 0 < by["high"], "else this shows nothing"
+    assert found["beaten_by"]["a"]["ranking"] == []
+    assert found["not_shown_better_than"]["a"]["ranking"] == ["force_norm"]
+    (other,) = set(doubts) - {found["best"]["method"]}
+    assert found["best"]["not_told_from"] == [other]
+
+
 # --- the report -------------------------------------------------------------------------------------------
 
 
@@ -240,8 +352,16 @@ def section_text(builder) -> str:
 
 def test_the_report_says_who_is_best_who_is_beaten_and_who_drives(campaign):
     text = section_text(campaign)
-    assert "gmm ranks the force errors best (decision value 1.0" in text
-    assert "Beaten in ranking by a control: llpr (by " in text
+    assert (
+        "By value gmm ranks the force errors best (decision value 1.0, interval 1.0 to 1.0); told apart from all"
+        in text
+    )
+    assert text.count("ranks the force errors best") == 1
+    assert (
+        "By decision value, shown better than all controls: gmm; not shown better: ensemble (than force_norm)" in text
+    )
+    assert "shown worse: llpr (than constant, force_norm)" in text
+    assert "Intervals of 17 structures are too narrow" in text
     assert "gmm takes over from ensemble" in text
     assert "3 (next)" in text
     assert "nan" not in text.lower()
@@ -269,6 +389,34 @@ def _rows(spec):
     elif isinstance(spec, list):
         for part in spec:
             yield from _rows(part)
+
+
+def test_few_structures_show_no_victory_and_promise_no_interval(tmp_path):
+    few = synthetic.build(tmp_path, iterations=2, vary=True, config=CONFIG, rivals=RIVALS, n_new=4, n_control=1)
+    text = section_text(few)
+    assert "4 structures, too few to compare" in text
+    assert "4 structures are too few to tell it from the others" in text
+    assert "No intervals: they need 6 structures" in text
+    assert "The control slice of iteration 1 has n = 1: too few to compare." in text
+    for word in ("shown better", "shown worse", "Beaten", "Ahead of the controls", "Lines: the"):
+        assert word not in text
+
+
+def test_a_method_left_out_and_a_blind_driver_are_told(tmp_path):
+    fits = {
+        "gmm": {"not_fitted": "It needs at least 33 atoms, found 28."},
+        METHOD: {"flat": True, "calibration": {"notes": ["errors don't rise with the doubt, so all get the same"]}},
+    }
+    config = CONFIG | {"campaign": {"max_iterations": 1}}
+    told = synthetic.build(tmp_path, iterations=2, vary=True, config=config, rivals=RIVALS, fits=fits)
+    text, found = section_text(told), collect(told.folder, told.config)
+    assert "not fitted: It needs at least 33 atoms, found 28." in text
+    assert "calibration: errors don't rise with the doubt" in text
+    assert "2 (next)" not in text, "it has ended"
+    limits = " ".join(verdict(found).limits)
+    assert f"Iteration 1 is driven blind: fitted to the model of iteration 0, {METHOD} doubts all atoms alike" in limits
+    assert "Could not be fitted in iteration 1: gmm" in limits
+    assert "gmm" not in metrics(told, 1)["bakeoff"]["cost"]
 
 
 def test_a_single_method_is_told_as_such(tmp_path):

@@ -103,12 +103,42 @@ def test_factors_follow_the_units(c: float, d: float, estimator: str, seed: int)
 
 
 @pytest.mark.parametrize("planted", [1e-6, 1e6])
-def test_a_factor_out_of_range_is_cut_and_noted(planted: float) -> None:
+@pytest.mark.parametrize("kind", ["scale", "isotonic"])
+def test_a_factor_out_of_range_is_applied_all_the_same_and_warned_of(
+    planted: float, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cut to the range, sigma would be wrong by what was cut off."""
     sigma, errors = gaussian(100, factor=planted)
-    found = fit(sigma, errors)
-    assert found.factor in FACTOR_RANGE
-    np.testing.assert_allclose(found(sigma, np.full(100, CARBON)), found.factor * sigma)
-    assert "outside" in found.notes[0]
+    with caplog.at_level("WARNING", logger="dubito"):
+        found = fit(sigma, errors, kind=kind, force_scale=max(planted, 1.0) * 1e-3)
+    assert found.factor == pytest.approx(planted, rel=0.2)
+    assert not FACTOR_RANGE[0] <= found.factor <= FACTOR_RANGE[1]
+    given = found(sigma, np.full(100, CARBON))
+    assert np.sqrt(np.mean(given**2)) == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-6)
+    assert [note for note in found.notes if "outside" in note]
+    assert "look for a fault" in caplog.text
+
+
+def test_an_ordinary_factor_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    sigma, errors = gaussian(100, factor=50.0)
+    with caplog.at_level("WARNING", logger="dubito"):
+        fit(sigma, errors)
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("c", [1e-3, 1.0, 1e3])
+def test_no_doubt_is_calibrated_to_zero(c: float) -> None:
+    """An atom without neighbours has a raw deviation of exactly 0; its sigma is a thousandth of the rms error."""
+    sigma, errors = gaussian(200)
+    found = fit(sigma, c * errors)
+    floor = 1e-3 * c * np.sqrt(np.mean(errors**2))
+    numbers = np.full(2, CARBON)
+    np.testing.assert_allclose(found(np.array([0.0, 1e-9]), numbers), floor, rtol=1e-12)
+    above = sigma[found.factor * sigma > floor]
+    assert len(above) == len(sigma)
+    np.testing.assert_array_equal(found(above, np.full(200, CARBON)), found.factor * above)
+    arrays, about = found.state()
+    assert Calibration.from_state(arrays, about)(np.zeros(1), np.ones(1, int))[0] == found(np.zeros(1), np.ones(1))[0]
 
 
 def test_energies_get_the_factor_of_standard_deviations_whatever_maps_the_forces() -> None:
@@ -200,13 +230,17 @@ def test_a_state_that_lacks_something_is_a_key_error() -> None:
 @pytest.mark.parametrize("n", [0, 1, MIN_ATOMS - 1])
 def test_too_few_atoms_are_noted(n: int) -> None:
     sigma, errors = gaussian(n)
-    new = np.array([0.1, 0.2])
+    new = np.array([0.02, 0.1])
     found = fit(sigma, errors)
     np.testing.assert_array_equal(found(new, np.ones(2, int)), new)
     assert f"{n} unseen atoms" in found.notes[0]
     score = fit(sigma, errors, is_sigma=False, force_scale=0.7)
-    assert score(new, np.ones(2, int)) == pytest.approx(0.7, rel=2e-3)
+    seen = sigma if n else new
+    assert score(seen, np.ones(len(seen), int)) == pytest.approx(0.7, rel=2e-3)
     assert np.diff(score(new, np.ones(2, int))) > 0
+    if n:
+        # Beyond the few that were seen it rises all the same.
+        assert score(sigma.max() + 3 * new[:1], np.ones(1, int)) > 1.05 * 0.7
 
 
 def test_standard_deviations_of_zero_everywhere_become_the_rms_error() -> None:
@@ -253,8 +287,11 @@ def test_refusals() -> None:
         fit(-sigma, errors)
     with pytest.raises(ModelError, match="below 0"):
         fit(sigma, errors)(-sigma, numbers)
-    with pytest.raises(ModelError, match="isotonic"):
+    with pytest.raises(ModelError, match=r"uncertainty\.calibration\.kind: isotonic"):
         fit(-sigma, errors, is_sigma=False, kind="scale")
+    # Scores that were positive on the calibration set, and are not on others.
+    with pytest.raises(ModelError, match=r"uncertainty\.calibration\.kind: isotonic"):
+        fit(sigma, errors, is_sigma=False, kind="scale")(-sigma, numbers)
     with pytest.raises(DataError, match="belong together"):
         fit(sigma, errors[:10])
     with pytest.raises(DataError, match="not a finite number"):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from dubito.config.methods import CalibrationConfig
 from dubito.metrics.calibration import coverage, miscalibration_area
-from dubito.uncertainty.calibration import fit_calibration, fit_isotonic
+from dubito.uncertainty.calibration import MIN_ATOMS, fit_calibration, fit_isotonic
+from dubito.uncertainty.calibration.fitting import fit_map
 from dubito.uncertainty.calibration.isotonic import CEILING, FLOOR, MIN_BLOCK
 from dubito.uncertainty.calibration.sample import make_sample
 
@@ -50,7 +51,8 @@ def test_keeps_the_number_of_atoms_in_a_step() -> None:
     """Wild noise in few atoms gives few steps: no step is of fewer than MIN_BLOCK atoms."""
     for n in (90, 200, 1000):
         score, _, errors = planted(n)
-        assert len(isotonic(score, errors).knots) <= n // MIN_BLOCK
+        # One knot more stands at the edge of the set; it is no step.
+        assert len(isotonic(score, errors).knots) <= n // MIN_BLOCK + 1
 
 
 def test_errors_that_fall_with_the_score_give_a_constant_that_still_ranks() -> None:
@@ -86,7 +88,7 @@ def test_equal_scores_stay_together() -> None:
 def test_goes_on_rising_and_is_bounded() -> None:
     score, _, errors = planted(900)
     found = isotonic(score, errors)
-    far = np.array([3.0, 5.0, 10.0, 100.0, 1e4, 1e8, np.inf])
+    far = np.array([4.0, 5.0, 10.0, 100.0, 1e4, 1e8, np.inf])
     given = found(far)
     last = math.exp(found.log_sigma[-1])
     assert np.all(np.diff(given) > 0)
@@ -102,6 +104,38 @@ def test_continues_with_the_slope_of_the_upper_half() -> None:
     score = random.uniform(0, 2, 4000)
     found = isotonic(score, np.exp(score)[:, None] * random.normal(size=(4000, 3)))
     assert found(np.array([2.3]))[0] == pytest.approx(math.exp(2.3), rel=0.1)
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 14, 29, 500])
+@pytest.mark.parametrize("seed", range(4))
+def test_without_a_rise_in_the_calibration_set_it_still_rises_beyond(n: int, seed: int) -> None:
+    """Errors that have nothing to do with the score: nearly a constant inside, but no constant far outside."""
+    random = np.random.default_rng(seed)
+    score, errors = random.normal(size=n), 0.05 * random.normal(size=(n, 3))
+    order = np.argsort(score)
+    # As hard as it gets: the errors fall with the score.
+    errors = errors[np.argsort(-np.sum(errors**2, axis=1))][np.argsort(order)]
+    sample = make_sample(score, errors, is_sigma=False, force_scale=0.05)
+    found = fit_map(sample, CalibrationConfig())[0]
+    rms = 0.05 if n < MIN_ATOMS else float(np.sqrt(np.mean(errors**2)))
+    inside = np.quantile(score, [0.05, 0.95]) if n > 1 else np.array([0.0, abs(score[0])])
+    width = float(np.ptp(inside)) if n > 1 else max(abs(score[0]), 1.0)
+    np.testing.assert_allclose(found(score), rms, rtol=5e-3)
+    # Two widths outside: (1 + 2 / 2)^2 = 4 times as much, less what the bend takes.
+    assert found(np.array([score.max() + 2 * width]))[0] > 3.5 * rms
+
+
+def test_a_score_goes_on_as_a_power_not_exponentially() -> None:
+    """ln sigma = score inside; from the edge on sigma grows by ``(1 + t / 2)^2``, which bends but little here."""
+    random = np.random.default_rng(0)
+    score = random.uniform(0, 2, 4000)
+    found = isotonic(score, np.exp(score)[:, None] * random.normal(size=(4000, 3)))
+    edge, last, slope = found.knots[-1], math.exp(found.log_sigma[-1]), found.slopes[1]
+    for t in (0.5, 2.0, 6.0):
+        ratio = found(np.array([edge + t / slope]))[0] / last
+        rise = 2 * math.log1p(t / 2)
+        assert ratio == pytest.approx(math.exp(rise / math.sqrt(1 + (rise / math.log(CEILING)) ** 2)), rel=1e-9)
+    assert ratio < 0.05 * math.exp(6.0)
 
 
 def test_standard_deviations_are_continued_in_proportion_at_least() -> None:

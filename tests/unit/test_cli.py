@@ -137,6 +137,8 @@ def test_status_tells_what_runs_what_failed_and_what_was_killed(tmp_path: Path) 
         "physics": {"inversion": {"barrier_error_ev": -0.0314}},
     }
     (folder / "iter_000" / "metrics.json").write_text(json.dumps(metrics))
+    chosen = {"method": "gmm", "reason": "gmm takes over."}
+    (folder / "iter_000" / "decision.json").write_text(json.dumps({"acquire_with": chosen}))
     host = os.uname().nodename
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -158,6 +160,7 @@ def test_status_tells_what_runs_what_failed_and_what_was_killed(tmp_path: Path) 
     result = dubito("status", "--config", TEACHER, cwd=tmp_path)
     assert "41 meV/Å valid" in result.stdout
     assert "inversion -31 meV" in result.stdout
+    assert "driver: gmm. gmm takes over." in result.stdout
     assert "now: train_ensemble 0, iteration 1" in result.stdout
     assert "killed: explore_structures 0, iteration 1" in result.stdout
     assert "killed: merge_ensemble, iteration 1" in result.stdout

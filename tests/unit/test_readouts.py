@@ -106,6 +106,24 @@ class TestLastLayer:
         np.testing.assert_allclose(covariance, dense, rtol=1e-8)
         assert about["force_structures"] == len(train)
 
+    def test_force_rows_of_a_part_stand_for_all(self, one):
+        """Structures all alike: whichever of them give force rows, the covariance is the same."""
+        potential, structures = one
+        train = structures[[0] * 6]
+        readout = Readout.of(potential, structures)
+        whole, about = readout_covariance(readout, train, 6, seed=0)
+        part, about_part = readout_covariance(readout, train, 2, seed=0)
+        assert (about["force_structures"], about_part["force_structures"]) == (6, 2)
+        np.testing.assert_allclose(part, whole, rtol=1e-8)
+
+    def test_features_are_centred_by_element(self, one):
+        potential, train = one
+        rows = Readout.of(potential, train).atom_rows(train, potential.predict(train).features)
+        for number in (1, 7, 8):
+            mine = rows[train.atomic_numbers == number]
+            assert np.abs(mine).max() > 1e-3
+            np.testing.assert_allclose(mine.mean(axis=0), 0.0, atol=1e-12)
+
     def test_prior_is_the_maximum_of_the_evidence(self):
         rng = np.random.default_rng(0)
         x, w = rng.normal(size=(30, 6)), rng.normal(size=6)

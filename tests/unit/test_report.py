@@ -327,6 +327,7 @@ def test_summary_keys_are_fixed(tmp_path):
     assert summary["state"] == "max_iterations"
     assert "campaign.max_iterations" in summary["reason"]
     assert summary["iterations"] == 3
+    assert summary["driver"] == "ensemble"
     assert summary["labels"] == {"done": 12 + 13 + 13, "failed": 2, "reused": 3}
     assert summary["force_rmse_ev_per_angstrom"] == pytest.approx(synthetic.force_error(2))
     assert set(summary["miss_rate"]) == {"value", "low", "high", "tolerance_ev_per_angstrom", "risk"}

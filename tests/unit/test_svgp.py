@@ -18,7 +18,8 @@ from dubito.model.potential import Potential
 from dubito.testing.structures import rattled, toy_labels
 from dubito.uncertainty.inducing import choose_inducing, initial_lengthscale, random_inducing
 from dubito.uncertainty.latent_kernels import LatentKernel, RandomFeatures
-from dubito.uncertainty.sparse_posterior import SparsePosterior, atom_pairs, sums_over_atoms
+from dubito.uncertainty.latents import latents_of
+from dubito.uncertainty.sparse_posterior import SparsePosterior, sums_over_atoms
 from dubito.uncertainty.standardiser import Standardiser
 from dubito.uncertainty.variational_gp import VariationalGpUncertainty
 from dubito.uncertainty.variational_training import AtomGp, Observations, VariationalTrainer
@@ -140,16 +141,6 @@ class TestPosterior:
             np.testing.assert_allclose(mean, sums @ joint.mean, rtol=1e-3)
             np.testing.assert_allclose(variance, (sums @ joint.covariance_matrix @ sums.T).diagonal(), rtol=1e-3)
 
-    def test_pairs_stay_within_their_structure(self) -> None:
-        first, second, owner = atom_pairs(torch.tensor([0, 2, 2, 3]))
-        assert [tuple(row) for row in torch.stack([first, second, owner], 1).tolist()] == [
-            (0, 0, 0),
-            (0, 1, 0),
-            (1, 0, 0),
-            (1, 1, 0),
-            (2, 2, 2),
-        ]
-
     def test_far_away_the_prior_comes_back(self) -> None:
         p = some_posterior("rbf")
         at, far = p.inducing, p.inducing + 50.0
@@ -236,6 +227,23 @@ class TestTraining:
             exact = (new * torch.linalg.solve(precision, new.T).T).sum(dim=1)
             np.testing.assert_allclose(variance.sqrt(), exact.sqrt(), rtol=0.02)
 
+    def test_forces_of_a_few_stand_for_all(self, potential: Potential, monkeypatch: Any) -> None:
+        """Copies of one structure: the closed form is the same whether it looks at the forces of one or of all."""
+        structures = toy_labels(rattled(1, seed=1))[np.zeros(6, int)]
+        features = latents_of(potential, structures)
+        standardiser = Standardiser.fit(features)
+        x = standardiser.apply(features)
+        data = Observations(structures, x, standardiser, np.full(6, 0.3), structures.forces)
+        found = []
+        for atoms in (1, 10**6):
+            monkeypatch.setattr("dubito.uncertainty.variational_training.SOLVE_ATOMS", atoms)
+            model = AtomGp(x[:4], "rbf", learn_inducing=False)
+            VariationalTrainer(potential, data, model, SvgpConfig(), seed=0).solve()
+            posterior = model.posterior()
+            found.append((posterior.mean.detach(), posterior.factor.detach()))
+        for one, every in zip(*found, strict=True):
+            np.testing.assert_allclose(one, every, rtol=1e-6, atol=1e-9)
+
 
 class TestMethod:
     @staticmethod
@@ -290,6 +298,18 @@ class TestMethod:
         forces = latent_forces(member, graph, slopes)
         np.testing.assert_allclose(forces[:, 1, 2], numeric, rtol=1e-5)
         np.testing.assert_allclose(fitted.raw(one)[1].forces, forces.square().mean(dim=(0, 2)).sqrt(), rtol=1e-9)
+
+    @pytest.mark.parametrize("target", ["energy", "residual"])
+    def test_learns_the_target_with_its_sign(self, potential: Potential, target: Any) -> None:
+        train = toy_labels(rattled(20, seed=1))
+        wanted = train.energy - (potential.predict(train).energy if target == "residual" else 0.0)
+        wanted = wanted - train.n_atoms * (wanted.sum() / train.n_atoms.sum())
+        fitted = self.fit(potential, target=target, n_inducing=70, force_weight=0)
+        x = torch.as_tensor(fitted.standardiser.apply(latents_of(fitted.member, train)))
+        mean = fitted.scale_ev * fitted.posterior.sums(x, torch.as_tensor(train.ptr))[0].numpy()
+        # Molecules of one kind: what tells the kinds apart is the potential's shifts, which are not in the energies.
+        kind = train.n_atoms == 4
+        assert np.corrcoef(mean[kind], wanted[kind])[0, 1] > 0.8
 
     def test_forces_make_it_surer(self, potential: Potential) -> None:
         """What forces say reaches the covariance, not the mean alone."""

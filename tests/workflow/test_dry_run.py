@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def test_a_broken_configuration_is_one_paragraph(campaign: Callable) -> None:
     assert "campaign.yaml has 1 fault" in text
     assert "training.n_member: is not a known key. Did you mean 'n_members'?" in text
     assert "Traceback" not in text
+
+
+def test_a_plug_in_may_be_called_as_it_likes(
+    campaign: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = tmp_path / "site" / "dropout2-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: dropout2\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[dubito.uncertainty]\nMC-Dropout2.1 = dropout2:Dropout\n")
+    monkeypatch.setenv("PYTHONPATH", str(about.parent), prepend=os.pathsep)
+    one = campaign(uncertainty={"methods": ["ensemble", "MC-Dropout2.1"]})
+    assert "iteration 000: fit MC-Dropout2.1" in one.run("-n")
 
 
 def test_missing_files_are_named(campaign: Callable) -> None:

@@ -1,16 +1,19 @@
 # Configuration, guards and input functions shared by all rules.
 import json
+import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake.exceptions import IncompleteCheckpointException
 
-from dubito.config.uncertainty import AUTO
+from dubito.config.uncertainty import AUTO, UncertaintyConfig
 from dubito.core.errors import DubitoError
 from dubito.core.progress import announce
 from dubito.workflow.campaign import (
     failed_line,
     finished_line,
+    forget_unfitted,
     freeze_config,
     labels_spent,
     load_campaign,
@@ -38,6 +41,7 @@ try:
     )
     if workflow.is_main_process and not ONLY_LOOKS:
         claim_campaign(CONFIG.campaign.name)
+        forget_unfitted(CONFIG)
 except DubitoError as error:
     announce(f"dubito: {error}")
     sys.exit(error.exit_code)
@@ -58,7 +62,8 @@ wildcard_constraints:
     job=r"\d+",
     shard=r"\d\d\d+",  # Snakemake does not take \d{3,}
     group=r"\d+",
-    method=r"[a-z_]+",
+    # Plug-ins are called as they like.
+    method="|".join(map(re.escape, METHODS)),
     profile=r"[a-z][a-z0-9_]*",
 
 
@@ -254,14 +259,36 @@ def driver(wildcards):
         return json.load(handle)["method"]
 
 
-def driver_if_any(wildcards):
-    """Return the method that drives an iteration; none drives the first."""
+def driver_if_any(wildcards, input):
+    """Return the method that drives an iteration; none drives the first.
+
+    Its change alone reruns nothing: another driver scores the pool into another file.
+    """
     return None if int(wildcards.iteration) == 0 else driver(wildcards)
+
+
+def role(wildcards, input):
+    """Return what a method is fitted for; that reruns nothing, see `forget_unfitted`."""
+    if wildcards.method == CONFIG.uncertainty.acquire_with:
+        return "driver"
+    may_drive = IS_AUTO and wildcards.method in CONFIG.uncertainty.candidates
+    return "candidate" if may_drive else "spectator"
 
 
 def driver_state(wildcards):
     """Return the fitted method that drives an iteration."""
     return of_previous(f"uncertainty/{driver(wildcards)}.safetensors")(wildcards)
+
+
+def driver_settings(wildcards):
+    """Return what the driver is fitted with, its name if those are the defaults (which older campaigns recorded)."""
+    name, defaults = driver(wildcards), UncertaintyConfig().model_dump(mode="json")
+    values = method_settings(SimpleNamespace(method=name))
+    return (
+        name
+        if all(defaults.get(key) == value for key, value in values.items())
+        else values
+    )
 
 
 def driver_file(wildcards):
@@ -277,6 +304,12 @@ def batches_to_judge(wildcards):
     return [
         of_iteration(wildcards, j, "predictions/batch.h5") for j in (k - 1, k) if j > 0
     ]
+
+
+def fits_of_candidates(wildcards):
+    """Return what the fits say of the methods that may drive next."""
+    k, names = wildcards.iteration, CONFIG.uncertainty.candidates
+    return [of_iteration(wildcards, k, f"uncertainty/{name}.json") for name in names]
 
 
 def judged_batch(wildcards):

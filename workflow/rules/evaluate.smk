@@ -43,6 +43,7 @@ checkpoint choose_driver:
     input:
         dataset="results/{campaign}/iter_{iteration}/dataset.h5",
         batches=batches_to_judge,
+        fits=fits_of_candidates,
         previous=of_previous_if_any("driver.json"),
     output:
         output="results/{campaign}/iter_{iteration}/driver.json",

@@ -2,7 +2,8 @@
 rule explore_structures:
     input:
         ensemble=of_previous("ensemble.safetensors"),
-        uncertainty=driver_state,
+        # A new version of dubito fits it anew, which is no reason to explore and label again: its settings are.
+        uncertainty=ancient(driver_state),
         dataset=of_previous("dataset.h5"),
     output:
         output="results/{campaign}/iter_{iteration}/pool/job_{job}.h5",
@@ -18,6 +19,7 @@ rule explore_structures:
     params:
         stage=stage_version("explore_structures"),
         method=driver,
+        rerun_for=driver_settings,
         sampling=section("sampling"),
         seed=SEED,
         device=DEVICE,

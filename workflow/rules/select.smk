@@ -26,6 +26,8 @@ checkpoint select_batch:
         selection=section_without("selection", "risk"),
         sanity=CONFIG.sampling.sanity.model_dump(mode="json"),
         method=driver_if_any,
+        # Recorded by campaigns of before, which knew no other method: without it they would select anew.
+        rerun_for="ensemble",
         structures_per_shard=untracked(CONFIG.labelling.structures_per_shard),
         places=label_places,
         fixed_s=label_fixed_s,

@@ -18,6 +18,7 @@ rule fit_uncertainty:
     params:
         stage=stage_version("fit_uncertainty"),
         uncertainty=method_settings,
+        role=role,
         device=DEVICE,
         seed=SEED,
     message:
@@ -29,7 +30,8 @@ rule fit_uncertainty:
 rule score_candidates:
     input:
         ensemble=of_previous("ensemble.safetensors"),
-        uncertainty=of_previous("uncertainty/{method}.safetensors"),
+        # As for exploring, which made the pool.
+        uncertainty=ancient(of_previous("uncertainty/{method}.safetensors")),
         pool=pool,
     output:
         output="results/{campaign}/iter_{iteration}/scores/{method}.h5",
@@ -56,6 +58,11 @@ rule predict_structures:
         ensemble="results/{campaign}/iter_{iteration}/ensemble.safetensors",
         uncertainty=expand(
             "results/{{campaign}}/iter_{{iteration}}/uncertainty/{method}.safetensors",
+            method=METHODS,
+        ),
+        # States of before, which have none of these beside them, can't be read: fitted anew.
+        fits=expand(
+            "results/{{campaign}}/iter_{{iteration}}/uncertainty/{method}.json",
             method=METHODS,
         ),
         inputs=predicted,

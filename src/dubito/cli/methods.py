@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dubito.config.packages import how_to_install
 from dubito.config.uncertainty import CONTROLS
 from dubito.core.errors import DubitoError
 from dubito.core.plugins import Registry
@@ -20,6 +21,9 @@ def table(registry: Registry) -> list[str]:
 
 
 def _said(registry: Registry, name: str) -> str:
+    lacking = how_to_install(name)
+    if lacking:
+        return f"can't be fitted here: {lacking.partition(', or take')[0]}"
     try:
         method = registry.load(name)
     except (ImportError, AttributeError, DubitoError) as error:

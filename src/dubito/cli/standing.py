@@ -35,7 +35,7 @@ def standing(name: str) -> list[str]:
     state = summary.get("state", "running")
     if state == "running" and not running:
         state = "not running"
-    lines = [f"{name}: {state}. {summary.get('reason', '')}".rstrip(), *_table(folder)]
+    lines = [f"{name}: {state}. {summary.get('reason', '')}".rstrip(), *_table(folder), *_driver(folder)]
     lines += [f"now: {_title(e)} for {time.time() - e['time']:.0f} s" for e in running]
     lines += [f"killed: {_title(e)} after {_clock(e)}" for e in killed]
     lines += [f"failed: {_title(e)} at {_clock(e)}: {_short(e.get('error', ''))} Log: {e.get('log')}" for e in failed]
@@ -75,6 +75,18 @@ def _table(folder: Path) -> list[str]:
         return ["no iteration is evaluated yet"]
     head = f"{'iteration':>9} {'labels':>7} {'failed':>7} {'force RMSE':>16}  {'miss rate':>17}  barrier error"
     return [head, *rows]
+
+
+def _driver(folder: Path) -> list[str]:
+    """Say which uncertainty method drives; nothing before the first decision."""
+    for path in sorted(folder.glob("iter_*/decision.json"), reverse=True):
+        try:
+            chosen = read_json(path).get("acquire_with") or {}
+        except DataError:
+            continue
+        if "method" in chosen:
+            return [f"driver: {chosen['method']}. {chosen.get('reason', '')}".rstrip()]
+    return []
 
 
 def _row(metrics: Mapping[str, Any]) -> str:

@@ -29,7 +29,9 @@ class DistanceConfig(Section):
         "neighbors", description="mahalanobis (one Gaussian per element) or neighbors (mean of the nearest ones)."
     )
     n_neighbors: int = Field(5, ge=1, le=100, description="Nearest training atoms that 'neighbors' averages over.")
-    max_atoms: int = Field(20000, ge=100, description="Training atoms kept by 'neighbors', drawn at random beyond.")
+    max_atoms: int = Field(
+        20000, ge=100, description="Training atoms that either kind looks at, drawn at random beyond."
+    )
 
 
 class EvidentialConfig(Section):
@@ -86,7 +88,8 @@ class EvidentialConfig(Section):
 class SvgpConfig(Section):
     """Sparse variational Gaussian process on the latents (https://arxiv.org/abs/1411.2005), trained by gradients.
 
-    The last eight settings exist to be switched off one at a time, which shows what each is worth.
+    The last eight settings exist to be switched off one at a time, which shows what each is worth. ``inducing``,
+    ``learn_inducing`` and ``lengthscale`` do nothing with the linear kernel, which has neither points nor a length.
     """
 
     kernel: Kernel = Field("rbf", description="linear, rbf or matern (5/2).")
@@ -102,11 +105,14 @@ class SvgpConfig(Section):
     n_force_samples: int = Field(16, ge=1, le=128, description="Draws of the posterior whose forces are spread.")
     standardise: bool = Field(True, description="Take each latent to zero mean and unit deviation.")
     inducing: Literal["spread", "random"] = Field(
-        "spread", description="spread over elements and environments, or drawn at random over all atoms."
+        "spread",
+        description="spread over elements and environments, or drawn at random over all atoms; not for kernel: linear.",
     )
-    learn_inducing: bool = Field(True, description="Move the inducing points along with the gradient.")
+    learn_inducing: bool = Field(True, description="Move the inducing points by the gradient; not for kernel: linear.")
     lengthscale: Literal["data", "default"] = Field(
-        "data", description="Start at thrice the distance of atoms within an environment, or at gpytorch's 0.693."
+        "data",
+        description="Start at thrice the distance of atoms within an environment, or at gpytorch's 0.693; not for "
+        "kernel: linear.",
     )
     scale_target: bool = Field(True, description="Divide energies by their deviation over the training set.")
     initialise_scales: bool = Field(

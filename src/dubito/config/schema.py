@@ -10,6 +10,7 @@ from dubito.config.data import DataConfig
 from dubito.config.evaluation import EvaluationConfig
 from dubito.config.labelling import LabellingConfig
 from dubito.config.model import ModelConfig
+from dubito.config.packages import how_to_install
 from dubito.config.report import ReportConfig
 from dubito.config.resources import ResourcesConfig
 from dubito.config.sampling import SamplingConfig
@@ -52,6 +53,9 @@ class Config(Section):
                 "training.n_members is 1, but the uncertainty method 'ensemble' needs 2 members at least; raise it, or "
                 "take 'ensemble' out of uncertainty.methods and name another method in uncertainty.acquire_with"
             )
+        lacking = [text for text in map(how_to_install, self.uncertainty.methods) if text]
+        if lacking:
+            raise ValueError("; ".join(lacking))
         if self.uncertainty.acquire_with == AUTO and len(self.uncertainty.candidates) < 2:
             raise ValueError(
                 f"uncertainty.acquire_with is 'auto', but {self.uncertainty.candidates} is all that may drive of "

@@ -1,7 +1,7 @@
 """What a model says of many structures.
 
-A *score* ranks and has no unit; an *uncertainty* is a standard deviation in the unit of its quantity.
-They are kept in different mappings so that one can't be taken for the other.
+A *score* is the doubt of a method before it is calibrated, and only ranks; an *uncertainty* is a calibrated standard
+deviation in the unit of its quantity. They are kept in different mappings so that one can't be taken for the other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Prediction:
     forces : (N, 3) eV/Å
     uncertainty : standard deviations by quantity: ``energy`` (n,) eV, ``energies`` (N,) eV,
         ``forces`` (N, 3) eV/Å (per component)
-    scores : unitless, higher is more doubtful: ``energy`` (n,), ``energies`` (N,), ``forces`` (N,)
+    scores : raw doubt, higher is more doubtful: ``energy`` (n,), ``energies`` (N,), ``forces`` (N,). It has the unit of
+        the method: none for densities and distances; eV or eV/Å for methods that give standard deviations, whose raw
+        ones may be wrong by orders of magnitude. Compare within one method and one model only
     stress : (n, 6) eV/Å³, Voigt, ASE sign; zeros where there is no cell
     energy_ensemble : (n, M) eV, or None
     latent : (N, n_latent) invariant features of the atoms, of the first member; not written to files

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,19 @@ class Iteration:
     walkers: int
     new: Evaluated | None
     driver: str
+    # What the fits of this iteration's model say of themselves, by method.
+    fits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def unfitted(self) -> Mapping[str, str]:
+        """The methods that could not be fitted to this iteration's model, with the reason."""
+        return {name: str(about["not_fitted"]) for name, about in self.fits.items() if "not_fitted" in about}
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        """Which method drives the next iteration, and why."""
+        found: Mapping[str, Any] = self.decision.get("acquire_with", {})
+        return found
 
     @property
     def known_labels(self) -> int:
@@ -98,6 +111,12 @@ class Campaign:
     def method(self) -> str:
         """The uncertainty method that drove the latest iteration."""
         return self.last.driver
+
+    @property
+    def drives(self) -> str:
+        """The method that drives now: the next iteration, or, once the campaign has ended, the latest."""
+        following = self.last.chosen.get("method")
+        return self.method if following is None or self.last.decision.get("stop") else str(following)
 
     @property
     def title(self) -> str:
@@ -175,7 +194,13 @@ def _iteration(where: Path, index: int, config: Config) -> Iteration:
         walkers=walkers,
         new=join_labels(selected, _present(shards)) if index > 0 and selected.is_file() else None,
         driver=driver,
+        fits=_fits(where, config),
     )
+
+
+def _fits(where: Path, config: Config) -> dict[str, Mapping[str, Any]]:
+    found = {name: _json_if_there(where / "uncertainty" / f"{name}.json") for name in config.uncertainty.methods}
+    return {name: about for name, about in found.items() if about}
 
 
 def _present(paths: Iterable[Path]) -> list[Path]:

@@ -64,7 +64,7 @@ def _unseen(campaign: Campaign) -> dict[str, Pair]:
         pairs = [
             (atom_norm(part.of(method)["forces_uncertainty"]), atom_norm(part.force_difference(method)))
             for part, method in members
-            if "forces_uncertainty" in part.of(method)
+            if "forces_uncertainty" in part.predictions.get(method, {})
         ]
         if pairs:
             x, y = points.finite(*(1000 * np.concatenate([pair[i] for pair in pairs]) for i in (0, 1)))

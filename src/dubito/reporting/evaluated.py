@@ -59,13 +59,24 @@ class Evaluated:
         if method not in self.predictions:
             raise DataError(
                 f"There are no predictions of '{method}' among the files to evaluate, only of "
-                f"{sorted(self.predictions) or 'no method'}. Run predict_structures with that method."
+                f"{sorted(self.predictions) or 'no method'}. "
+                "Run predict_structures (for a batch predict_batch) with that method."
             )
         return self.predictions[method]
 
+    def means(self, method: str) -> Mapping[str, Array]:
+        """Return energies and forces, which all methods share: where ``method`` was not fitted, those of another.
+
+        Raises
+        ------
+        DataError
+            When there are no predictions at all.
+        """
+        return self.of(method if method in self.predictions else next(iter(self.predictions), method))
+
     def force_difference(self, method: str) -> Array:
         """Return predicted minus labelled forces, (N, 3) eV/Å."""
-        out: Array = self.of(method)["forces"] - self.structures.forces
+        out: Array = self.means(method)["forces"] - self.structures.forces
         return out
 
     def worst_force_error(self, method: str) -> Array:
@@ -128,7 +139,7 @@ def read_profile(path: Path, method: str) -> EnergyProfile:
         )
     data = Evaluated(read_structures(path), read_predictions(path))
     data.structures.require_labels(str(path))
-    said = data.of(method)
+    said = data.means(method)
     # A barrier's deviation is that of the members' barriers, whichever method drives.
     members = said.get("energy_ensemble", data.predictions.get("ensemble", {}).get("energy_ensemble"))
     return EnergyProfile(

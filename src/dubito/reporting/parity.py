@@ -25,7 +25,7 @@ def parity(campaign: Campaign) -> Section:
     energies: dict[str, Pair] = {}
     forces: dict[str, Pair] = {}
     for name, part in campaign.sets.items():
-        said, n_atoms = part.of(campaign.method), part.structures.n_atoms
+        said, n_atoms = part.means(campaign.method), part.structures.n_atoms
         zero = np.array([lowest[key] for key in formula_keys(part.structures)])
         energies[name] = (
             1000 * per_atom(part.structures.energy - zero, n_atoms),

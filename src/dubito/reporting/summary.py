@@ -27,7 +27,7 @@ def summarise(campaign: Campaign) -> dict[str, Any]:
     """Return ``summary.json``.
 
     ``iterations`` counts the evaluated iterations, the first (which labels the initial structures)
-    included, so that it is the length of the lists under ``physics``.
+    included, so that it is the length of the lists under ``physics``. ``driver`` is the uncertainty method that drives.
     """
     history = [iteration.metrics for iteration in campaign.iterations]
     decision, last = campaign.last.decision, history[-1]
@@ -37,6 +37,7 @@ def summarise(campaign: Campaign) -> dict[str, Any]:
         "state": decision.get("state", "running"),
         "reason": decision.get("reason", ""),
         "iterations": len(history),
+        "driver": campaign.drives,
         "labels": {
             "done": last["labels"]["total"],
             "failed": sum(metrics["labels"]["failed"] for metrics in history),

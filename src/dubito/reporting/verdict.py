@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from dubito.metrics.binomial import trials_to_bound
@@ -95,6 +96,7 @@ def _limits(campaign: Campaign) -> list[str]:
         limits.append(
             f"{count(miss['n_control_failed'], 'control structure')} could not be labelled and can't be judged."
         )
+    limits += _blind(campaign)
     temperatures = config.sampling.sampler.temperatures_K
     limits.append(
         f"All of this holds for structures like those that {config.sampling.sampler.kind} sampling visits at "
@@ -109,4 +111,22 @@ def _limits(campaign: Campaign) -> list[str]:
         limits.append(
             "Labels come from an analytic teacher, not from a calculation of electronic structure: a rehearsal."
         )
+    return limits
+
+
+def _blind(campaign: Campaign) -> list[str]:
+    """Say where a driver had nothing to rank by, and which methods are missing."""
+    limits = []
+    drove = {after.index: (after.driver, before) for before, after in pairwise(campaign.iterations)}
+    if not campaign.last.decision.get("stop"):
+        drove[campaign.last.index + 1] = (campaign.drives, campaign.last)
+    for index, (name, fitted) in list(drove.items())[-2:]:
+        if fitted.fits.get(name, {}).get("flat"):
+            limits.append(
+                f"Iteration {index} is driven blind: fitted to the model of iteration {fitted.index}, {name} doubts "
+                "all atoms alike, as errors did not rise with its doubt, so selection by it is as good as at random."
+            )
+    missing = campaign.last.unfitted
+    if missing:
+        limits.append(f"Could not be fitted in iteration {campaign.last.index}: {', '.join(missing)}; see the reasons.")
     return limits

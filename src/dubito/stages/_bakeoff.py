@@ -12,7 +12,7 @@ its ranking, and nothing to the others; the control slice, drawn at random, has 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from dubito.config.uncertainty import CONTROLS
 from dubito.core.errors import DataError
 from dubito.core.files import read_json
 from dubito.data.store import read_attributes
-from dubito.metrics.bootstrap import Interval, paired_difference, structure_interval
 from dubito.metrics.calibration import coverage, miscalibration_area
 from dubito.metrics.ranking import auroc_error, spearman
 from dubito.metrics.reduce import atom_norm
@@ -31,6 +30,7 @@ from dubito.metrics.reliability import sharpness
 from dubito.metrics.scoring import gaussian_nll
 from dubito.metrics.sparsification import sparsification
 from dubito.reporting.evaluated import Evaluated
+from dubito.stages._resampling import drawn, interval, thinned
 
 Array = NDArray[Any]
 Measure = Callable[[Array, Array, Array], float]
@@ -72,7 +72,9 @@ class Judged:
 
 
 def judged(part: Evaluated, method: str) -> Judged | None:
-    """Return doubt and errors of one method; None when it gives neither an uncertainty nor a score of forces."""
+    """Return doubt and errors of one method; None when it was not fitted, or says nothing of forces."""
+    if method not in part.predictions:
+        return None
     said, difference = part.of(method), part.force_difference(method)
     sigma = said.get("forces_uncertainty")
     doubt = said.get("forces_score") if sigma is None else atom_norm(sigma)
@@ -129,92 +131,120 @@ def measures(tolerance: float) -> dict[str, Measure]:
 # --- the bake-off -----------------------------------------------------------------------------------------
 
 
+class _Draws:
+    """The measures of all methods on one set: of all its atoms, and of resampled structures, drawn once for all."""
+
+    def __init__(self, part: Evaluated, tolerance: float, seed: int) -> None:
+        found = {method: judged(part, method) for method in part.predictions}
+        self.judged = {method: said for method, said in found.items() if said is not None}
+        self.is_enough = len(part) >= MIN_STRUCTURES
+        self._measures, self._seed = measures(tolerance), seed
+        self._kept: dict[tuple[str, str], tuple[float, Array]] = {}
+
+    def of(self, method: str, name: str) -> tuple[float, Array]:
+        """Return one measure of one method, and its values on the resamples."""
+        if (method, name) not in self._kept:
+            said = self.judged[method]
+            self._kept[method, name] = drawn(self._measures[name], said.arrays, said.structure, self._seed, N_RESAMPLES)
+        return self._kept[method, name]
+
+    def measured(self, method: str) -> dict[str, dict[str, float]]:
+        """Return all measures of one method, with intervals where there are structures enough."""
+        said = self.judged[method]
+        if not said.is_finite:
+            return {name: {"value": NAN} for name in self._measures}
+        return {
+            name: interval(*self.of(method, name), LEVEL)
+            if self.is_enough and name in WITH_INTERVAL
+            else {"value": measure(*said.arrays)}
+            for name, measure in self._measures.items()
+        }
+
+    def ahead(self, method: str, other: str, criterion: str) -> dict[str, float] | None:
+        """Return how much better a method is than another, on the same resamples; None where nothing can be said."""
+        name, sign = JUDGED_BY[criterion]
+        pair = [self.judged.get(method), self.judged.get(other)]
+        if not self.is_enough or any(said is None or not said.is_finite for said in pair):
+            return None
+        (a, drawn_a), (b, drawn_b) = self.of(method, name), self.of(other, name)
+        return interval(sign * (a - b), sign * (drawn_a - drawn_b), LEVEL) if np.isfinite(a - b) else None
+
+
 def bakeoff(
-    sets: Mapping[str, Evaluated], costs: Mapping[str, Mapping[str, Any]], *, tolerance: float, seed: int
+    sets: Mapping[str, Evaluated],
+    costs: Mapping[str, Mapping[str, Any]],
+    *,
+    tolerance: float,
+    seed: int,
 ) -> dict[str, Any]:
     """Return what ``metrics.json`` says of all methods on the new labels.
+
+    Of large sets, structures drawn at random are judged (``n_structures`` of ``n_structures_all``).
 
     Parameters
     ----------
     sets : the new structures under ``new``, the random ones among them under ``control``
     costs : by method, see :func:`costs_of`
     """
-    scored = {name: _scored(part, tolerance, seed) for name, part in sets.items() if len(part)}
-    if not scored:
+    parts = {name: thinned(part, seed) for name, part in sets.items() if len(part)}
+    draws = {name: _Draws(part, tolerance, seed) for name, part in parts.items()}
+    if not draws:
         return {}
-    against = _against_controls(sets["new"], seed) if "new" in scored else {}
+    against = _against_controls(draws["new"]) if "new" in draws else {}
     return {
         "level": LEVEL,
         "n_resamples": N_RESAMPLES,
-        "sets": scored,
+        "min_structures": MIN_STRUCTURES,
+        "sets": {
+            name: {
+                "n_structures": len(part),
+                "n_structures_all": len(sets[name]),
+                "n_atoms": int(part.structures.ptr[-1]),
+                "methods": {method: draws[name].measured(method) for method in draws[name].judged},
+            }
+            for name, part in parts.items()
+        },
         "cost": dict(costs),
+        "best": _best(draws["new"]) if "new" in draws else None,
         "against_controls": against,
-        "beaten_by": {method: _controls(found, lambda i: i["value"] < 0) for method, found in against.items()},
+        "beaten_by": {method: _controls(found, lambda i: i["high"] < 0) for method, found in against.items()},
         "not_shown_better_than": {
-            method: _controls(found, lambda i: not (i["low"] or 0.0) > 0) for method, found in against.items()
+            method: _controls(found, lambda i: not i["low"] > 0) for method, found in against.items()
         },
     }
 
 
-def _scored(part: Evaluated, tolerance: float, seed: int) -> dict[str, Any]:
-    """Return the measures of all methods on one set."""
-    found = {method: judged(part, method) for method in part.predictions}
-    return {
-        "n_structures": len(part),
-        "n_atoms": int(part.structures.ptr[-1]),
-        "methods": {method: _measured(said, tolerance, seed) for method, said in found.items() if said is not None},
-    }
+def _best(draws: _Draws) -> dict[str, Any] | None:
+    """Return the best method by decision value, and the others that it is not shown to rank better than."""
+    values = {name: decision_value(*said.arrays) for name, said in draws.judged.items() if said.is_finite}
+    known = {name: value for name, value in values.items() if np.isfinite(value)}
+    if not known:
+        return None
+    best = max(known, key=lambda name: known[name])
+    if not draws.is_enough:
+        return {"method": best, "not_told_from": None}
+    ahead = {name: draws.ahead(best, name, "ranking") for name in known if name != best}
+    unclear = [name for name, found in ahead.items() if found is None or not found["low"] > 0]
+    return {"method": best, "not_told_from": sorted(unclear, key=lambda name: -known[name])}
 
 
-def _measured(said: Judged, tolerance: float, seed: int) -> dict[str, dict[str, float]]:
-    return {
-        name: _with_interval(measure, said, seed if name in WITH_INTERVAL else None)
-        for name, measure in measures(tolerance).items()
-    }
-
-
-def _with_interval(measure: Measure, said: Judged, seed: int | None) -> dict[str, float]:
-    if not said.is_finite:
-        return {"value": NAN}
-    if seed is None or len(np.unique(said.structure)) < MIN_STRUCTURES:
-        return {"value": measure(*said.arrays)}
-    return _plain(
-        structure_interval(
-            measure, *said.arrays, structure=said.structure, seed=seed, level=LEVEL, n_resamples=N_RESAMPLES
-        )
-    )
-
-
-def _plain(interval: Interval) -> dict[str, float]:
-    return {key: value for key, value in asdict(interval).items() if key in ("value", "low", "high")}
-
-
-def _against_controls(part: Evaluated, seed: int) -> dict[str, Any]:
+def _against_controls(draws: _Draws) -> dict[str, Any]:
     """Return by method, control and criterion how much better the method is, with its interval."""
-    controls = [name for name in CONTROLS if name in part.predictions]
-    others = [name for name in part.predictions if name not in CONTROLS]
+    controls = [name for name in CONTROLS if name in draws.judged]
+    others = [name for name in draws.judged if name not in CONTROLS]
+    if not controls:
+        return {}
     return {
-        method: {control: _ahead(part, method, control, seed) for control in controls} for method in others if controls
+        method: {
+            control: {
+                criterion: found
+                for criterion in JUDGED_BY
+                if (found := draws.ahead(method, control, criterion)) is not None
+            }
+            for control in controls
+        }
+        for method in others
     }
-
-
-def _ahead(part: Evaluated, method: str, control: str, seed: int) -> dict[str, dict[str, float]]:
-    a, b = judged(part, method), judged(part, control)
-    found: dict[str, dict[str, float]] = {}
-    for criterion, (name, sign) in JUDGED_BY.items():
-        if a is None or b is None or not (a.is_finite and b.is_finite) or len(part) < MIN_STRUCTURES:
-            continue
-        measure = measures(1.0)[name]
-
-        def signed(*arrays: Array, measure: Measure = measure, sign: float = sign) -> float:
-            return sign * measure(*arrays)
-
-        interval = paired_difference(
-            signed, a.arrays, b.arrays, structure=a.structure, seed=seed, level=LEVEL, n_resamples=N_RESAMPLES
-        )
-        if np.isfinite(interval.value):
-            found[criterion] = _plain(interval)
-    return found
 
 
 def _controls(found: Mapping[str, Any], wanted: Callable[[Mapping[str, float]], bool]) -> dict[str, list[str]]:
@@ -226,7 +256,7 @@ def _controls(found: Mapping[str, Any], wanted: Callable[[Mapping[str, float]], 
 
 
 def costs_of(fits: Sequence[Path], batch: Path | None) -> dict[str, dict[str, float | None]]:
-    """Return what each method costs: evaluations of one network, the fit, and a prediction of 1000 atoms.
+    """Return what each fitted method costs: evaluations of one network, the fit, and a prediction of 1000 atoms.
 
     Parameters
     ----------
@@ -238,6 +268,8 @@ def costs_of(fits: Sequence[Path], batch: Path | None) -> dict[str, dict[str, fl
     found: dict[str, dict[str, float | None]] = {}
     for path in fits:
         fit = read_json(path)
+        if "not_fitted" in fit:
+            continue
         if "method" not in fit:
             raise DataError(f"{path} does not say which method was fitted; delete it and start the campaign again.")
         own = said.get("own_cpu_s", {}).get(fit["method"])

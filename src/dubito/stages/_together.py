@@ -9,6 +9,7 @@ from typing import Any
 
 from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
+from dubito.stages._unfitted import fitted_only
 from dubito.uncertainty.base import Predictor
 
 Say = Callable[[Structures], Mapping[str, Mapping[str, Array]]]
@@ -49,6 +50,11 @@ class Together:
         self._members, self._methods = potential.predict, methods
         self.forget()
 
+    @property
+    def names(self) -> list[str]:
+        """The methods, in order."""
+        return list(self._methods)
+
     def forget(self) -> None:
         """Begin to count the time anew: the first use of a method compiles and imports."""
         self.members_s, self.own_s = 0.0, dict.fromkeys(self._methods, 0.0)
@@ -71,10 +77,12 @@ def load_together(
 ) -> Together:
     """Load the methods of one model with their states, in the same order.
 
+    Methods that could not be fitted are left out.
+
     Raises
     ------
     ModelError
-        When a state is missing, or of another method or model.
+        When a state is missing, or of another method or model, or when no method was fitted.
     """
     import torch
 
@@ -82,10 +90,11 @@ def load_together(
     from dubito.model.artifact import load_potential
     from dubito.uncertainty.registry import method_class
 
+    fitted = fitted_only(methods, states)
     torch.set_num_threads(threads)
     potential = load_potential(ensemble, choose_device(device, gpus))
     once: Any = _Once(potential.predict)
     # On the object, not on its class: the methods hold this very potential.
     object.__setattr__(potential, "predict", once)
-    loaded = {name: method_class(name).load(path, potential) for name, path in zip(methods, states, strict=True)}
+    loaded = {name: method_class(name).load(path, potential) for name, path in fitted.items()}
     return Together(potential, loaded)

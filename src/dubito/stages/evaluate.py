@@ -122,7 +122,7 @@ def _labels(data: Structures, new: int, reports: Sequence[Mapping[str, Any]]) ->
 
 def errors_of(part: Evaluated, method: str) -> dict[str, float | int]:
     """Return the errors of one set: energies per atom and in total, forces by component."""
-    said, n_atoms = part.of(method), part.structures.n_atoms
+    said, n_atoms = part.means(method), part.structures.n_atoms
     energy, reference = said["energy"], part.structures.energy
     shares = per_atom(energy, n_atoms), per_atom(reference, n_atoms)
     forces = said["forces"], part.structures.forces

@@ -27,7 +27,7 @@ def run(
     device: str = "cpu",
     gpus: int = 0,
 ) -> str:
-    """Write the selected structures with the predictions of all ``methods`` of the model that selected them.
+    """Write the selected structures with the predictions of all fitted ``methods`` of the model that selected them.
 
     The root attribute ``cost`` says how many atoms were predicted, what the members' evaluation cost that all methods
     share (``members_cpu_s``), and what each method cost on top (``own_cpu_s``), in seconds of processor time.
@@ -46,4 +46,4 @@ def run(
         return said
 
     count = predict_files(lambda: say, [selected], output, attributes)
-    return f"{count} structures doubted by {', '.join(methods)}"
+    return f"{count} structures doubted by {', '.join(together.names)}"

@@ -24,7 +24,7 @@ def run(
     device: str = "cpu",
     gpus: int = 0,
 ) -> str:
-    """Write each input's structures with the predictions of all ``methods`` to the output of the same rank.
+    """Write each input's structures with the predictions of all fitted ``methods`` to the output of the same rank.
 
     The first input is the dataset; ``uncertainty`` holds the states of the methods in their order.
 
@@ -39,7 +39,7 @@ def run(
     for source, target in zip(inputs, outputs, strict=True):
         attributes = {key: value for key, value in read_attributes(source).items() if key not in _OWN}
         count += predict_files(lambda: fitted, [source], target, attributes)
-    return f"{count} structures of {len(inputs)} sets predicted, doubted by {', '.join(methods)}"
+    return f"{count} structures of {len(inputs)} sets predicted, doubted by {', '.join(fitted.names)}"
 
 
 def _refuse_leaks(inputs: list[Path]) -> None:

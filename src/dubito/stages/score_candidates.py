@@ -6,9 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from dubito.core.errors import ModelError
 from dubito.data.store import read_attributes
 from dubito.stages._predicting import predict_files
 from dubito.stages._together import Say, alone
+from dubito.stages._unfitted import REMEDY, why_unfitted
 
 
 def run(
@@ -25,11 +27,19 @@ def run(
     """Join the candidates of all jobs and write them with the predictions of ``method``, a piece at a time.
 
     The attributes of the jobs (stops, steps, walkers) are added up. A pool may be empty.
+
+    Raises
+    ------
+    ModelError
+        When the method was not fitted.
     """
 
     def load() -> Say:
         from dubito.uncertainty.registry import load_method
 
+        reason = why_unfitted(uncertainty)
+        if reason is not None:
+            raise ModelError(f"'{method}' could not be fitted, so it can't drive: {reason} In short: {REMEDY}.")
         return alone(method, load_method(method, ensemble, uncertainty, threads=threads, device=device, gpus=gpus))
 
     count = predict_files(load, pool, output, add_attributes([read_attributes(path) for path in pool]))

@@ -13,8 +13,9 @@ import torch
 from dubito.config.model import ModelConfig
 from dubito.config.training import TrainingConfig
 from dubito.config.uncertainty import UncertaintyConfig
-from dubito.core.errors import DataError, ModelError
+from dubito.core.errors import DataError, DubitoError, ModelError
 from dubito.data.statistics import fit_statistics
+from dubito.data.structures import Structures
 from dubito.metrics.reduce import atom_norm
 from dubito.model.potential import Potential
 from dubito.testing.structures import random_orthogonal, rattled, toy_labels, transformed
@@ -37,6 +38,15 @@ def twice(potential: Potential) -> Potential:
     return out.requires_grad_(False)
 
 
+def in_single_precision(potential: Potential) -> Potential:
+    """Return the same potential as a network of single precision."""
+    config = potential.config.model_copy(update={"dtype": "float32"})
+    out = Potential(config, potential.statistics, potential.n_members)
+    for mine, theirs in zip(out.parameters(), potential.parameters(), strict=True):
+        mine.data.copy_(theirs.data)
+    return out.requires_grad_(False)
+
+
 class UncertaintyMethodTests:
     """What every method must do.
 
@@ -46,6 +56,8 @@ class UncertaintyMethodTests:
     n_members : of the potential
     config : settings to fit with, small enough for a test
     ranks : false for controls that doubt nothing in particular
+    growth : how many times larger the calibrated deviations of planted outsiders must be, at least
+    growth_with_few : the same where four structures calibrate; None: not tried
     scale_rtol : how exactly uncertainties follow the unit of energy; training by gradients rounds
     """
 
@@ -53,6 +65,8 @@ class UncertaintyMethodTests:
     n_members: ClassVar[int] = 4
     config: ClassVar[UncertaintyConfig] = UncertaintyConfig()
     ranks: ClassVar[bool] = True
+    growth: ClassVar[float] = 2.0
+    growth_with_few: ClassVar[float | None] = 2.0
     scale_rtol: ClassVar[float] = 1e-6
 
     @pytest.fixture(scope="class")
@@ -78,7 +92,12 @@ class UncertaintyMethodTests:
     @classmethod
     def fit(cls, potential: Potential) -> Any:
         """Fit the method; the sets are those the potential was trained on."""
-        train, valid = toy_labels(rattled(40, seed=1)), toy_labels(rattled(12, seed=2))
+        return cls.fit_and_calibrate(potential, toy_labels(rattled(12, seed=2)))
+
+    @classmethod
+    def fit_and_calibrate(cls, potential: Potential, valid: Structures) -> Any:
+        """Fit the method, calibrate it on any structures."""
+        train = toy_labels(rattled(40, seed=1))
         return method_class(cls.method).fit(potential, train, valid, seed=0, config=cls.config)
 
     def values(self, prediction: Any) -> dict[str, Any]:
@@ -203,6 +222,53 @@ class UncertaintyMethodTests:
         inside, outside = rattled(30, seed=9), rattled(30, seed=10, displacement=0.35)
         known, strange = (self.mean_doubt(fitted.predict(structures)) for structures in (inside, outside))
         assert np.mean(strange[:, None] > known[None, :]) > 0.9
+
+    def growth_of(self, fitted: Any) -> float:
+        """Return the rms deviation of forces of planted outsiders over that of insiders, as calibrated."""
+        sets = [rattled(30, seed=9), rattled(30, seed=10, displacement=0.35)]
+        inside, outside = (np.mean(fitted.predict(s).uncertainty["forces"] ** 2) for s in sets)
+        return float(np.sqrt(outside / inside))
+
+    def test_calibration_keeps_the_outsiders_apart(self, fitted: Any) -> None:
+        """A ranking that the calibrated deviations don't show is of no use as a threshold."""
+        if not self.ranks or "forces" not in fitted.targets:
+            pytest.skip("no forces that are doubted in particular")
+        assert self.growth_of(fitted) > self.growth
+
+    def test_calibration_on_four_structures_keeps_them_apart_too(self, potential: Potential) -> None:
+        if not self.ranks or self.growth_with_few is None:
+            pytest.skip("a control that doubts nothing in particular, or a costly method")
+        fitted = self.fit_and_calibrate(potential, toy_labels(rattled(4, seed=2)))
+        if "forces" not in fitted.targets:
+            pytest.skip("no forces")
+        assert self.growth_of(fitted) > self.growth_with_few
+
+    def test_nothing_to_calibrate_on_is_survived_or_refused(self, potential: Potential) -> None:
+        nothing = toy_labels(rattled(2, seed=2))[np.zeros(0, int)]
+        try:
+            fitted = self.fit_and_calibrate(potential, nothing)
+        except DubitoError:
+            return
+        for name, values in fitted.predict(rattled(4, seed=3)).uncertainty.items():
+            assert np.all(np.isfinite(values)) and np.all(values >= 0), name
+
+    def test_networks_of_single_precision(self, potential: Potential) -> None:
+        fitted = self.fit(in_single_precision(potential))
+        structures = rattled(5, seed=6)
+        together = self.values(fitted.predict(structures))
+        alone = [self.values(fitted.predict(one)) for one in structures]
+        for name, values in together.items():
+            assert np.all(np.isfinite(values)), name
+            expected = np.concatenate([a[name] for a in alone])
+            np.testing.assert_allclose(values, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max(), err_msg=name)
+
+    def test_an_isolated_atom_is_not_certain(self, fitted: Any) -> None:
+        """Its forces are zero, and nothing that is made of them varies; a deviation of 0 has no likelihood."""
+        given = fitted.predict(Structures.build([[1], [8]], [np.zeros((1, 3))] * 2))
+        for name, values in self.values(given).items():
+            assert np.all(np.isfinite(values)), name
+        if "forces" in given.uncertainty:
+            assert np.all(given.uncertainty["forces"] > 0)
 
     def mean_doubt(self, given: Any) -> Any:
         """Return the mean over the atoms of each structure of the force score, or of the uncertainty, (n,)."""

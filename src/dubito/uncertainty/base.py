@@ -9,7 +9,7 @@ from dubito.config.uncertainty import UncertaintyConfig
 from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
 
-__all__ = ["Array", "Prediction", "Predictor", "UncertaintyMethod"]
+__all__ = ["Array", "Prediction", "Predictor", "UncertaintyMethod", "evaluations_of"]
 
 
 class Predictor(Protocol):
@@ -59,3 +59,11 @@ class UncertaintyMethod(Predictor, Protocol):
     def load(cls, path: Path, potential: Any) -> Self:
         """Restore a fitted state for the same potential."""
         ...
+
+
+def evaluations_of(method: Any, n_members: int) -> float:
+    """Return the evaluations of one network that a prediction of a fitted method costs.
+
+    Those of the members where a method of another package does not say it.
+    """
+    return float(getattr(method, "evaluations", n_members))

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dubito.data.graphs import build_graph
+from dubito.data.graphs import Graph
 from dubito.data.prediction import Array, Prediction
+from dubito.data.statistics import composition
 from dubito.data.structures import Structures
+from dubito.model.potential import Potential
 from dubito.model.predict import chunks
 from dubito.model.readouts import latent_forces
 from dubito.uncertainty.latent_kernels import LatentKernel, RandomFeatures
+from dubito.uncertainty.latents import member_graph
 from dubito.uncertainty.method import Doubt, FittedMethod, Tensors
 from dubito.uncertainty.sparse_posterior import PosteriorDraws, SparsePosterior
 from dubito.uncertainty.standardiser import Standardiser
@@ -26,6 +29,44 @@ from dubito.uncertainty.standardiser import Standardiser
 # Cosines that a draw from the prior is made of.
 N_FEATURES = 512
 ATOMS_PER_CHUNK = 2048
+# Energies that differ by less, relative to the force scale times 1 Å, are alike.
+ALIKE = 1e-6
+
+
+def function_forces(member: Potential, graph: Graph, slopes: Tensor, standardiser: Standardiser) -> Tensor:
+    """Return the forces of functions with given slopes by the standardised latents; the network is the member's.
+
+    Parameters
+    ----------
+    graph : of :func:`dubito.uncertainty.latents.member_graph`, on the member's device
+    slopes : (S, N, d) float64, wherever they are
+
+    Returns
+    -------
+    (S, N, 3) float64 on the CPU, differentiable by the slopes.
+    """
+    slopes = slopes / torch.as_tensor(standardiser.scale, device=slopes.device)
+    return latent_forces(member, graph, slopes.to(graph.vectors.device, member.dtype)).double().cpu()
+
+
+def energies_of_atoms_removed(structures: Structures, potential: Potential) -> Array:
+    """Return energies (n,) in eV less the potential's shifts of their elements."""
+    out: Array = (
+        structures.energy - composition(structures, potential.species) @ potential.statistics.atomic_energies_ev
+    )
+    return out
+
+
+def about_their_mean(energy: Array, n_atoms: Array) -> Array:
+    """Return energies (n,) less their mean per atom times the number of atoms: the processes have zero mean."""
+    out: Array = energy - n_atoms * (energy.sum() / n_atoms.sum())
+    return out
+
+
+def energy_scale(energy: Array, potential: Potential) -> float:
+    """Return the standard deviation of energies; where all are alike, of one structure say, the forces' x 1 Å."""
+    spread, forces = float(energy.std()), potential.statistics.force_scale_ev_per_angstrom
+    return spread if spread > ALIKE * forces else forces
 
 
 class GaussianProcessUncertainty(FittedMethod):
@@ -60,15 +101,11 @@ class GaussianProcessUncertainty(FittedMethod):
         return Doubt(forces, energies, energy)
 
     def _doubt(self, structures: Structures, latent: Array) -> tuple[Array, Array, Array]:
-        member = self.member
-        device = next(member.parameters()).device
         standard = torch.as_tensor(self.standardiser.apply(latent))
         _, atoms = self.posterior.atoms(standard)
         _, sums = self.posterior.sums(standard, torch.as_tensor(structures.ptr))
         slopes = self.scale_ev * self.draws.slopes(self.posterior, standard)
-        slopes = slopes / torch.as_tensor(self.standardiser.scale)
-        graph = build_graph(structures, member.species, member.config.r_max_angstrom, member.dtype, device)
-        forces = latent_forces(member, graph, slopes.to(device, member.dtype)).double().cpu()
+        forces = function_forces(self.member, member_graph(self.member, structures), slopes, self.standardiser)
         # Draws are deviations from the mean, which is known: no degree of freedom is lost to it.
         spread = forces.square().mean(dim=(0, 2)).sqrt()
         return _numpy(spread), self.scale_ev * _numpy(atoms.sqrt()), self.scale_ev * _numpy(sums.sqrt())

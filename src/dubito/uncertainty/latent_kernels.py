@@ -57,8 +57,9 @@ class LatentKernel:
         squared = self._squared(a, b)
         # Both stationary kernels have dk/da = -steepness(|a - b|) (a - b).
         steepness = self.outputscale * self._steepness(squared) / self.lengthscale**2
-        weighted = weights[:, None, :] * steepness
-        return weighted @ b - weighted.sum(dim=2, keepdim=True) * a
+        # One function at a time: all at once would take (S, n, m).
+        weighted = (w * steepness for w in weights)
+        return torch.stack([w @ b - w.sum(dim=1, keepdim=True) * a for w in weighted])
 
     def _squared(self, a: Tensor, b: Tensor) -> Tensor:
         a, b = a / self.lengthscale, b / self.lengthscale

@@ -1,4 +1,4 @@
-"""Latents of training atoms, drawn and streamed: what methods that compare with the training set start from."""
+"""Latents of atoms, streamed, and those of training atoms drawn: what methods on latents start from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from dubito.core.errors import DataError, ModelError
 from dubito.core.random import generator
-from dubito.data.graphs import build_graph
+from dubito.data.graphs import Graph, build_graph
 from dubito.data.prediction import Array
 from dubito.data.structures import Structures
 from dubito.model.potential import Potential
@@ -40,6 +40,18 @@ class TrainingAtoms:
         """Return the atoms of one element."""
         rows = self.atomic_numbers == number
         return TrainingAtoms(self.latent[rows], self.atomic_numbers[rows], self.structure[rows])
+
+
+def member_graph(member: Potential, structures: Structures) -> Graph:
+    """Return the graph of structures on the device of a member, as it wants it."""
+    device = next(member.parameters()).device
+    return build_graph(structures, member.species, member.config.r_max_angstrom, member.dtype, device)
+
+
+def latents_of(member: Potential, structures: Structures) -> Array:
+    """Return the latents (N, d) of all atoms as float64; the network is evaluated without forces, in chunks."""
+    parts = [_latents(member, structures[rows]) for rows in chunks(structures.n_atoms, ATOMS_PER_CHUNK)]
+    return np.concatenate([np.zeros((0, member.config.n_latent)), *parts])
 
 
 def training_atoms(member: Potential, train: Structures, *, max_atoms: int, seed: int) -> TrainingAtoms:
@@ -100,8 +112,6 @@ def draw_atoms(atomic_numbers: Array, max_atoms: int, rng: np.random.Generator) 
 
 
 def _latents(member: Potential, structures: Structures) -> Array:
-    device = next(member.parameters()).device
-    graph = build_graph(structures, member.species, member.config.r_max_angstrom, member.dtype, device)
     with torch.no_grad():
-        out: Array = member.evaluate(graph, forces=False).latent[0].cpu().double().numpy()
+        out: Array = member.evaluate(member_graph(member, structures), forces=False).latent[0].cpu().double().numpy()
     return out

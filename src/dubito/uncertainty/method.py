@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.config.uncertainty import UncertaintyConfig
-from dubito.core.errors import ModelError
+from dubito.core.errors import DubitoError, ModelError
 from dubito.core.logs import get_logger
 from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
@@ -53,6 +53,8 @@ class FittedMethod(ABC):
     name: ClassVar[str]
     targets: ClassVar[frozenset[str]] = frozenset({"energies", "forces"})
     is_sigma: ClassVar[bool]
+    # Whether scores may be below 0, as a log density is: no factor makes a standard deviation of them.
+    signed_score: ClassVar[bool] = False
     # False where ``Doubt.energies`` only ranks although ``Doubt.forces`` are standard deviations.
     gives_energies: ClassVar[bool] = True
     # Sweeps of one network besides the members' own evaluation.
@@ -63,7 +65,7 @@ class FittedMethod(ABC):
         if potential.n_members < self.min_members:
             raise ModelError(
                 f"The '{self.name}' uncertainty needs at least {self.min_members} members, found "
-                f"{potential.n_members}. Raise training.n_members."
+                f"{potential.n_members}. Raise training.n_members, or take a method of one network, such as llpr."
             )
         self.potential = potential
         self.calibration: Calibration | None = None
@@ -121,16 +123,32 @@ class FittedMethod(ABC):
         Raises
         ------
         ModelError
-            When the potential does not fit the method, or its latents are not finite.
+            When the potential or the calibration asked for does not fit the method, or latents are not finite.
         DataError
             When structures have no labels, or too few atoms to fit anything.
         """
         config = UncertaintyConfig() if config is None else config
         train.require_labels("The training set")
+        cls.check_calibration(config)
         method = cls(potential)
         unseen = method.learn(train, valid, seed=seed, config=config)
         method.calibrate(unseen, config)
         return method
+
+    @classmethod
+    def check_calibration(cls, config: UncertaintyConfig) -> None:
+        """Refuse a calibration that can't be made of the method's scores.
+
+        Raises
+        ------
+        ModelError
+            When scores that may be negative are to be multiplied by a factor.
+        """
+        if cls.signed_score and config.calibration.kind == "scale":
+            raise ModelError(
+                f"The score of '{cls.name}' may be negative (a log density), so that no factor makes a standard "
+                "deviation of it, but uncertainty.calibration.kind is scale. Choose auto or isotonic."
+            )
 
     @classmethod
     def uncalibrated(cls, potential: Potential) -> Self:
@@ -229,6 +247,12 @@ class FittedMethod(ABC):
         try:
             method.restore(own, metadata["settings"])
             method.calibration = Calibration.from_state(rest, metadata["calibration"])
-        except KeyError as error:
-            raise ModelError(f"{path} lacks {error}; it is damaged. Fit the method again.") from error
+        except DubitoError:
+            raise
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+            # What a file lacks, or has in another shape, turns up wherever it is used first.
+            raise ModelError(
+                f"{path} lacks something or has it in another form ({type(error).__name__}: {error}); it is damaged. "
+                "Fit the method again."
+            ) from error
         return method

@@ -39,6 +39,7 @@ class MixtureUncertainty(FittedMethod):
 
     name: ClassVar[str] = "gmm"
     is_sigma: ClassVar[bool] = False
+    signed_score: ClassVar[bool] = True
     standardiser: Standardiser
     mixtures: dict[str, GaussianMixture]
     choices: dict[str, dict[str, Any]]

@@ -20,10 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dubito.core.errors import ModelError
+from dubito.model.predict import chunks
 from dubito.uncertainty.latent_kernels import LatentKernel, RandomFeatures
 
 # Added to the diagonal of k(Z, Z), relative to its mean: far above rounding, far below anything learnt.
 JITTER = 1e-8
+# Numbers in the largest array made on the way, 2 and 16 MB; a single atom's row is never split.
+PAIR_VALUES = 2**18
+KERNEL_VALUES = 2**21
 
 
 def inducing_factor(kernel: LatentKernel, inducing: Tensor) -> Tensor:
@@ -40,6 +45,40 @@ def inducing_factor(kernel: LatentKernel, inducing: Tensor) -> Tensor:
         jitter *= 10
 
 
+def whiten(factor: Tensor, rows: Tensor) -> Tensor:
+    """Return ``L^-1 phi`` for columns (m, n) of covariances with the inducing points."""
+    out: Tensor = torch.linalg.solve_triangular(factor, rows, upper=False)
+    return out
+
+
+def covariance_factor(precision: Tensor) -> Tensor:
+    """Return the lower Cholesky factor C (m, m) of the inverse of a precision, which itself is never formed.
+
+    With the order of rows and columns reversed by ``J``, ``J P J = R R^T`` gives ``P^-1 = C C^T``,
+    ``C = J R^-T J``: lower again, so the Cholesky factor there is.
+
+    Raises
+    ------
+    ModelError
+        When the precision is not positive definite, or not finite.
+    """
+    reverse, failed = torch.linalg.cholesky_ex(precision.flip(0, 1))
+    unit = torch.eye(len(precision), dtype=precision.dtype, device=precision.device)
+    out: Tensor = torch.linalg.solve_triangular(reverse, unit, upper=False).T.flip(0, 1)
+    if int(failed) or not bool(torch.isfinite(out).all()):
+        raise ModelError(
+            f"The precision of {len(precision)} inducing values is not positive definite to rounding, so the Gaussian "
+            "process has no covariance. Give it more training structures that differ, or fewer inducing points "
+            "(n_inducing)."
+        )
+    return out
+
+
+def structure_of_atom(ptr: Tensor) -> Tensor:
+    """Return the structure (N,) that each atom belongs to."""
+    return torch.repeat_interleave(torch.arange(len(ptr) - 1, device=ptr.device), ptr[1:] - ptr[:-1])
+
+
 def atom_pairs(ptr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return all ordered pairs of atoms of the same structure, (p,) each: first atom, second atom, structure."""
     count = ptr[1:] - ptr[:-1]
@@ -53,16 +92,38 @@ def atom_pairs(ptr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def sums_over_atoms(values: Tensor, ptr: Tensor) -> Tensor:
     """Sum values (N, ...) of atoms over structures, (n, ...)."""
-    owner = torch.repeat_interleave(torch.arange(len(ptr) - 1, device=ptr.device), ptr[1:] - ptr[:-1])
-    return values.new_zeros(len(ptr) - 1, *values.shape[1:]).index_add(0, owner, values)
+    return values.new_zeros(len(ptr) - 1, *values.shape[1:]).index_add(0, structure_of_atom(ptr), values)
+
+
+def summed_covariances(kernel: LatentKernel, latent: Tensor, inducing: Tensor, ptr: Tensor) -> Tensor:
+    """Return the covariances (n, m) of structures' sums with the inducing values, atoms in blocks."""
+    owner, out = structure_of_atom(ptr), latent.new_zeros(len(ptr) - 1, len(inducing))
+    some = max(1, KERNEL_VALUES // len(inducing))
+    for rows, owners in zip(torch.split(latent, some), torch.split(owner, some), strict=True):
+        out = out.index_add(0, owners, kernel(rows, inducing))
+    return out
 
 
 def prior_of_sums(kernel: LatentKernel, latent: Tensor, ptr: Tensor) -> Tensor:
-    """Return the prior variance (n,) of the sum over each structure's atoms: all covariances of its atoms."""
+    """Return the prior variance (n,) of the sum over each structure's atoms: all covariances of its atoms.
+
+    In blocks: the pairs of atoms of many structures, or of one large one, take gigabytes.
+    """
     if kernel.kind == "linear":
         return kernel.diagonal(sums_over_atoms(latent, ptr))
-    first, second, owner = atom_pairs(ptr)
-    return latent.new_zeros(len(ptr) - 1).index_add(0, owner, kernel.of_pairs(latent[first], latent[second]))
+    most = PAIR_VALUES // latent.shape[1]
+    parts = [latent.new_zeros(0)]
+    for block in chunks((ptr[1:] - ptr[:-1]).square().cpu().numpy(), most):
+        start, stop = ptr[block[0]], ptr[block[-1] + 1]
+        atoms = latent[start:stop]
+        if len(atoms) ** 2 > most and len(block) == 1:
+            rows = torch.split(atoms, max(1, PAIR_VALUES // len(atoms)))
+            parts.append(torch.stack([kernel(some, atoms).sum() for some in rows]).sum(0, keepdim=True))
+        else:
+            first, second, owner = atom_pairs(ptr[block[0] : block[-1] + 2] - start)
+            covariances = kernel.of_pairs(atoms[first], atoms[second])
+            parts.append(latent.new_zeros(len(block)).index_add(0, owner, covariances))
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True)
@@ -88,7 +149,9 @@ class SparsePosterior:
 
     def atoms(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance (N,) of each atom's energy."""
-        return self._marginal(self._whiten(self.kernel(self.inducing, latent)), self.kernel.diagonal(latent))
+        return self._marginal(
+            whiten(self.inducing_factor, self.kernel(self.inducing, latent)), self.kernel.diagonal(latent)
+        )
 
     def sums(self, latent: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance (n,) of each structure's energy, with the covariances of its atoms."""
@@ -96,7 +159,7 @@ class SparsePosterior:
 
     def whitened_sums(self, latent: Tensor, ptr: Tensor) -> Tensor:
         """Return the rows ``a`` (m, n) of structures' energies."""
-        return self._whiten(sums_over_atoms(self.kernel(latent, self.inducing), ptr).T)
+        return whiten(self.inducing_factor, summed_covariances(self.kernel, latent, self.inducing, ptr).T)
 
     def function_weights(self, values: Tensor) -> Tensor:
         """Return weights (S, m) of functions ``sum_m w_sm k(h, Z_m)`` with whitened inducing values (S, m)."""
@@ -108,16 +171,12 @@ class SparsePosterior:
         # prior - |a|^2 is zero at an inducing point, and below it by rounding.
         return a.T @ self.mean, variance.clamp_min(0.0)
 
-    def _whiten(self, rows: Tensor) -> Tensor:
-        out: Tensor = torch.linalg.solve_triangular(self.inducing_factor, rows, upper=False)
-        return out
-
     def draw(self, n_draws: int, n_features: int, rng: np.random.Generator) -> PosteriorDraws:
         """Draw deviations of whole functions from the posterior mean."""
         m, d = self.inducing.shape
         prior = RandomFeatures.draw(self.kernel, d, n_draws, n_features, rng)
         noise = torch.as_tensor(rng.normal(size=(n_draws, m)))
-        seen = self._whiten(prior(self.inducing).T).T
+        seen = whiten(self.inducing_factor, prior(self.inducing).T).T
         return PosteriorDraws(prior, self.function_weights(noise @ self.factor.T - seen))
 
 

@@ -16,9 +16,14 @@ from dubito.config.uncertainty import UncertaintyConfig
 from dubito.core.logs import get_logger
 from dubito.core.random import generator
 from dubito.data.prediction import Array, Prediction
-from dubito.data.statistics import composition
 from dubito.data.structures import Structures
-from dubito.uncertainty.gaussian_process import N_FEATURES, GaussianProcessUncertainty
+from dubito.uncertainty.gaussian_process import (
+    N_FEATURES,
+    GaussianProcessUncertainty,
+    about_their_mean,
+    energies_of_atoms_removed,
+    energy_scale,
+)
 from dubito.uncertainty.inducing import choose_inducing, initial_lengthscale, random_inducing
 from dubito.uncertainty.latent_kernels import LatentKernel
 from dubito.uncertainty.sparse_posterior import SparsePosterior
@@ -54,10 +59,7 @@ class VariationalGpUncertainty(GaussianProcessUncertainty):
         self.standardiser = whole if own.standardise else Standardiser.identity(features.shape[1])
         latent = self.standardiser.apply(features)
         energy, forces = self._targets(train, prediction, own)
-        spread = float(energy.std())
-        if spread <= 0:
-            # One structure, or all alike: forces have a scale too.
-            spread = self.potential.statistics.force_scale_ev_per_angstrom
+        spread = energy_scale(energy, self.potential)
         self.scale_ev = spread if own.scale_target else 1.0
         data = Observations(train, latent, self.standardiser, energy / self.scale_ev, forces / self.scale_ev)
         points, lengthscale = self._inducing(latent, train, own, seed)
@@ -83,9 +85,8 @@ class VariationalGpUncertainty(GaussianProcessUncertainty):
         if config.target == "residual":
             energy, forces = train.energy - prediction.energy, train.forces - prediction.forces
         else:
-            atoms = composition(train, self.potential.species) @ self.potential.statistics.atomic_energies_ev
-            energy, forces = train.energy - atoms, train.forces
-        return energy - train.n_atoms * (energy.sum() / train.n_atoms.sum()), forces
+            energy, forces = energies_of_atoms_removed(train, self.potential), train.forces
+        return about_their_mean(energy, train.n_atoms), forces
 
     @staticmethod
     def _inducing(latent: Array, train: Structures, config: SvgpConfig, seed: int) -> tuple[Array, float | None]:

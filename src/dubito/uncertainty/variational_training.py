@@ -31,13 +31,13 @@ from dubito.config.methods import Kernel, SvgpConfig
 from dubito.core.errors import ModelError
 from dubito.core.logs import get_logger
 from dubito.core.random import generator, seed_for
-from dubito.data.graphs import build_graph
 from dubito.data.prediction import Array
 from dubito.data.structures import Structures
 from dubito.model.potential import Potential
-from dubito.model.readouts import latent_forces
+from dubito.uncertainty.gaussian_process import function_forces
 from dubito.uncertainty.latent_kernels import LatentKernel
-from dubito.uncertainty.sparse_posterior import SparsePosterior
+from dubito.uncertainty.latents import member_graph
+from dubito.uncertainty.sparse_posterior import SparsePosterior, covariance_factor
 from dubito.uncertainty.standardiser import Standardiser
 
 log = get_logger(__name__)
@@ -225,10 +225,10 @@ class VariationalTrainer:
                 a = self._force_rows(posterior, np.array([row]))
                 precision += weight * (a @ a.T)
                 pull += weight * (a @ torch.as_tensor(self.data.forces[self._atoms(row)]).reshape(-1))
-        covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+        factor = covariance_factor(precision)
         distribution = self.model.variational_strategy._variational_distribution
-        distribution.variational_mean.copy_(covariance @ pull)
-        distribution.chol_variational_covar.copy_(torch.linalg.cholesky(covariance))
+        distribution.variational_mean.copy_(factor @ (factor.T @ pull))
+        distribution.chol_variational_covar.copy_(factor)
 
     def _force_rows(self, posterior: SparsePosterior, batch: Array) -> Tensor:
         """Return the forces (m, 3 N) of each whitened inducing value alone."""
@@ -239,10 +239,7 @@ class VariationalTrainer:
 
     def _forces(self, structures: Structures, slopes: Tensor) -> Tensor:
         """Return the forces (S, N, 3) of functions with slopes by the standardised latents."""
-        member = self.member
-        graph = build_graph(structures, member.species, member.config.r_max_angstrom, member.dtype)
-        slopes = slopes / torch.as_tensor(self.data.standardiser.scale)
-        return latent_forces(member, graph, slopes.to(member.dtype)).double()
+        return function_forces(self.member, member_graph(self.member, structures), slopes, self.data.standardiser)
 
     def _atoms(self, row: int) -> slice:
         ptr = self.data.structures.ptr

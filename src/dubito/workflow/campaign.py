@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import MutableMapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ def freeze_config(config: Config) -> Path:
     write_text(folder / "config.yaml", text)
     os.environ[SNAPSHOT_VARIABLE] = str(snapshot.resolve())
     return snapshot
+
+
+def forget_unfitted(config: Config) -> None:
+    """Delete what says that the driver was not fitted: it looked on when that was written, now it must be fitted."""
+    method = config.uncertainty.acquire_with
+    for about in Path("results", config.campaign.name).glob(f"iter_*/uncertainty/{escape(method)}.json"):
+        if "not_fitted" in read_json(about):
+            about.with_suffix(".safetensors").unlink(missing_ok=True)
+            about.unlink()
 
 
 def finished_line(name: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from dubito.config.methods import CalibrationConfig
-from dubito.core.errors import ModelError
-from dubito.uncertainty.calibration.isotonic import Isotonic, constant_map, fit_isotonic
+from dubito.uncertainty.calibration.isotonic import TINY, Isotonic, constant_map, fit_isotonic
 from dubito.uncertainty.calibration.sample import Array, Map, Sample
-from dubito.uncertainty.calibration.scale import Scale, fit_scale
+from dubito.uncertainty.calibration.scale import Scale, fit_scale, refuse_negative
 
 # Fewer unseen atoms than this give no meaningful calibration.
 MIN_ATOMS = 8
@@ -26,14 +25,14 @@ def fit_map(sample: Sample, config: CalibrationConfig) -> tuple[Map, list[str]]:
     if len(sample.raw) < MIN_ATOMS:
         return _nothing(sample, notes)
     kind = config.kind if config.kind != "auto" else ("scale" if sample.is_sigma else "isotonic")
-    if kind == "scale" and np.any(sample.raw < 0):
-        raise ModelError(
-            f"Scores down to {sample.raw.min():.3g} can't be scaled to standard deviations, expected none below 0. "
-            "Set uncertainty.calibration.kind to isotonic or auto."
-        )
-    if kind == "scale" and not np.any(sample.raw > 0):
-        notes.append("all raw doubt is zero, which no factor mends; all atoms get the rms error")
-        kind = "isotonic"
+    if kind == "scale":
+        refuse_negative(sample.raw)
+        if not np.any(sample.raw > 0):
+            notes.append("all raw doubt is zero, which no factor mends; all atoms get the rms error")
+            kind = "isotonic"
+        elif np.mean(sample.squares) <= (TINY * sample.force_scale) ** 2:
+            # No factor either, but a constant map that says so.
+            kind = "isotonic"
     fitted: tuple[Map, list[str]] = (fit_scale if kind == "scale" else fit_isotonic)(sample, config.estimator)
     return fitted[0], notes + fitted[1]
 
@@ -41,7 +40,7 @@ def fit_map(sample: Sample, config: CalibrationConfig) -> tuple[Map, list[str]]:
 def _nothing(sample: Sample, notes: list[str]) -> tuple[Map, list[str]]:
     few = f"{len(sample.raw)} unseen atoms are too few to calibrate (at least {MIN_ATOMS})"
     if sample.is_sigma:
-        return Scale(1.0), [*notes, f"{few}; the factor stays 1"]
+        return Scale(1.0, floor=TINY * sample.force_scale), [*notes, f"{few}; the factor stays 1"]
     return constant_map(sample.force_scale, sample), [*notes, f"{few}; all atoms get the rms force"]
 
 

@@ -8,9 +8,11 @@ standard deviation, and keeps the ranking.
 Beyond the last centres nothing was measured, yet candidates explored lie there: it goes on with the slope of the half
 of the atoms on that side. Upwards a score's standard deviation ``(1 + t / 2)^2`` grows as a power of the excess t, not
 exponentially: a mixture's negative log density is quadratic in the distance, and the exponential of it explodes (3BPA
-at 1200 K). A method's own standard deviations are continued at least in proportion. Both bend towards at most
-``CEILING`` times the last step, which infinite doubt gets; downwards not below half of the first step, since less was
-never verified.
+at 1200 K). Errors that don't rise *within* the calibration set (few atoms, or atoms much alike) say nothing of far
+outside: beyond the largest doubt in it t is at least the excess in widths of the set, so that what lies far off is
+doubted however few atoms calibrate. A method's own standard deviations are continued at least in proportion. Both bend
+towards at most ``CEILING`` times the last step, which infinite doubt gets; downwards not below half of the first step,
+since less was never verified.
 """
 
 from __future__ import annotations
@@ -35,6 +37,11 @@ CEILING = 1e3
 FLOOR = 0.5
 # Rise of ln sigma over the width of the calibration set that keeps the ranking where errors show none.
 SMALLEST_RISE = 1e-3
+# The same beyond the calibration set, for scores: by the power law sigma doubles 0.83 widths outside.
+SMALLEST_RISE_OUTSIDE = 1.0
+# A method's own standard deviations are continued at least in proportion: slope of ln sigma by ln raw.
+PROPORTION = 1.0
+EDGES = (0.05, 0.95)
 # Of the forces' rms: doubt and errors below have no meaning.
 TINY = 1e-6
 POWER = 2.0
@@ -93,10 +100,18 @@ class Isotonic:
 
 
 def constant_map(sigma: float, sample: Sample) -> Isotonic:
-    """Return the map of one standard deviation (eV/Å) for all, where there is nothing to fit; it keeps the ranking."""
+    """Return the map of one standard deviation (eV/Å) for all, where there is nothing to fit.
+
+    It keeps the ranking, and rises beyond the doubt that was seen; of no atom at all nothing is known to rise from.
+    """
     offset = TINY * sample.force_scale if sample.is_sigma else None
-    knot = float(np.mean(_coordinate(sample.raw, offset))) if len(sample.raw) else 0.0
-    return Isotonic(np.array([knot]), np.array([math.log(sigma)]), (SMALLEST_RISE, SMALLEST_RISE), offset)
+    log_sigma = np.array([math.log(sigma)])
+    if not len(sample.raw):
+        return Isotonic(np.zeros(1), log_sigma, (SMALLEST_RISE, SMALLEST_RISE), offset)
+    x = _coordinate(sample.raw, offset)
+    width = _width(x)
+    above = PROPORTION if sample.is_sigma else SMALLEST_RISE_OUTSIDE / width
+    return Isotonic(np.array([float(x.max())]), log_sigma, (SMALLEST_RISE / width, above), offset)
 
 
 def fit_isotonic(sample: Sample, estimator: str = "rms") -> tuple[Isotonic, list[str]]:
@@ -113,13 +128,33 @@ def fit_isotonic(sample: Sample, estimator: str = "rms") -> tuple[Isotonic, list
     x = _coordinate(sample.raw, offset)
     knots, variance = _steps(x, sample.squares)
     log_sigma = 0.5 * np.log(np.maximum(variance, max(1e-4 * total, tiny**2)))
-    width = float(np.ptp(np.quantile(x, [0.05, 0.95]))) or float(np.ptp(x)) or max(abs(float(knots[0])), 1.0)
+    width = _width(x)
     log_sigma = log_sigma + SMALLEST_RISE / width * (knots - np.mean(x))
-    slopes = _tail_slopes(x, knots, log_sigma, SMALLEST_RISE / width)
-    shape = Isotonic(knots, log_sigma, (slopes[0], max(slopes[1], 1.0) if sample.is_sigma else slopes[1]), offset)
+    notes = [] if len(knots) > 1 else ["errors don't rise with the doubt, so all atoms like these get nearly the same"]
+    below, above = _tail_slopes(x, knots, log_sigma, SMALLEST_RISE / width)
+    if sample.is_sigma:
+        above = max(above, PROPORTION)
+    else:
+        knots, log_sigma = _to_the_edge(x, knots, log_sigma, above)
+        above = max(above, SMALLEST_RISE_OUTSIDE / width)
+    shape = Isotonic(knots, log_sigma, (below, above), offset)
     level = scale_factor(sample.errors, shape(sample.raw), estimator)
-    notes = [] if len(knots) > 1 else ["errors don't rise with the doubt, so all atoms get nearly the same"]
     return Isotonic(knots, log_sigma + math.log(max(level, TINY)), shape.slopes, offset), notes
+
+
+def _width(x: Array) -> float:
+    """Return how far the doubt of the calibration set reaches, but for its tails; a number above 0."""
+    return float(np.ptp(np.quantile(x, EDGES))) or float(np.ptp(x)) or max(abs(float(x[0])), 1.0)
+
+
+def _to_the_edge(x: Array, knots: Array, log_sigma: Array, slope: float) -> tuple[Array, Array]:
+    """Return the map continued as a score's up to the largest doubt of the calibration set."""
+    edge = float(x.max())
+    # Not for a hair's breadth, which rounding makes.
+    if edge - knots[-1] <= 1e-6 * _width(x):
+        return knots, log_sigma
+    rise = POWER * math.log1p(slope * (edge - float(knots[-1])) / POWER)
+    return np.append(knots, edge), np.append(log_sigma, log_sigma[-1] + rise)
 
 
 def _coordinate(raw: Array, offset: float | None) -> Array:

@@ -30,16 +30,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from dubito.core.errors import ModelError
 from dubito.uncertainty.calibration.sample import Sample, checked_raw
 
 Array = NDArray[Any]
 # Posteriors of a last layer are off by factors of a hundred (they know nothing of what the model can't say); a factor
-# outside this range is a fault.
+# outside this range points to a fault. It is applied all the same: cut to the range, sigma would be wrong by the rest.
 FACTOR_RANGE = (1e-4, 1e4)
+OUT_OF_RANGE = "lies outside"
 # In estimators that divide by s: smaller standard deviations, in units of their rms, count as this.
 FLOOR = 0.05
 # Larger standard deviations, in units of the largest of the calibration set, are cut off; infinite ones too.
 CEILING = 1e3
+# No calibrated standard deviation is smaller than this share of the rms calibration error: the forces of an atom
+# without neighbours are zero, and so is any readout's deviation of them, but no likelihood survives a sigma of 0.
+SMALLEST_SHARE = 1e-3
 
 
 def _rms(errors: Array, sigma: Array) -> float:
@@ -95,19 +100,27 @@ def scale_factor(errors: Array, sigma: Array, estimator: str = "rms") -> float:
 
 @dataclass(frozen=True)
 class Scale:
-    """Standard deviations times a factor, up to a ceiling in eV/Å, which infinite ones get."""
+    """Doubt times a factor, between a floor and a ceiling in eV/Å; infinite doubt gets the ceiling."""
 
     factor: float
     ceiling: float = math.inf
+    floor: float = 0.0
 
     def __call__(self, raw: Array) -> Array:
-        """Return (N,) eV/Å."""
-        out: Array = np.minimum(self.factor * checked_raw(raw, is_sigma=True), self.ceiling)
+        """Return (N,) eV/Å.
+
+        Raises
+        ------
+        ModelError
+            When doubt is NaN, or below 0.
+        """
+        values = refuse_negative(checked_raw(raw, is_sigma=False))
+        out: Array = np.clip(self.factor * values, self.floor, self.ceiling)
         return out
 
     def state(self) -> dict[str, Array]:
         """Return what restores it."""
-        return {"scale": np.array([self.factor, self.ceiling])}
+        return {"scale": np.array([self.factor, self.ceiling, self.floor])}
 
     @classmethod
     def from_state(cls, arrays: dict[str, Array]) -> Self:
@@ -115,12 +128,41 @@ class Scale:
         return cls(*(float(value) for value in arrays["scale"]))
 
 
+def refuse_negative(raw: Array) -> Array:
+    """Return doubt (N,) that a factor may turn into standard deviations.
+
+    Raises
+    ------
+    ModelError
+        When some is below 0.
+    """
+    if np.any(raw < 0):
+        raise ModelError(
+            f"Doubt of {raw.min():.3g} can't be scaled to a standard deviation, expected none below 0. Scores that may "
+            "be negative need uncertainty.calibration.kind: isotonic (or auto); fit the method again with it. A "
+            "method that gives standard deviations (is_sigma) must not give such a number."
+        )
+    return raw
+
+
+def range_notes(factor: float) -> list[str]:
+    """Return what is to be said of the factor of standard deviations."""
+    if FACTOR_RANGE[0] <= factor <= FACTOR_RANGE[1]:
+        return []
+    return [
+        f"the calibration factor {factor:.3g} {OUT_OF_RANGE} {FACTOR_RANGE}: raw standard deviations and errors differ "
+        "by orders of magnitude. Sigma was rescaled by it all the same; look for a fault in the method, or for a "
+        "training or calibration set that is too small"
+    ]
+
+
 def fit_scale(sample: Sample, estimator: str) -> tuple[Scale, list[str]]:
-    """Fit the factor; return it with what there is to note. There must be a positive raw value, and no negative."""
-    notes = []
-    found = scale_factor(sample.errors, sample.raw, estimator)
+    """Fit the factor; return it with what there is to note.
+
+    There must be a positive raw value, no negative one, and an error that is not zero.
+    """
+    found = max(scale_factor(sample.errors, sample.raw, estimator), np.finfo("f8").tiny)
+    floor = SMALLEST_SHARE * float(np.sqrt(np.mean(sample.squares)))
+    scale = Scale(found, max(CEILING * found * float(sample.raw.max()), floor), floor)
     # The factor of a score carries the score's unit, so nothing is known of its size.
-    factor = float(np.clip(found, *FACTOR_RANGE)) if sample.is_sigma else max(found, np.finfo("f8").tiny)
-    if sample.is_sigma and factor != found:
-        notes.append(f"the calibration factor {found:.3g} lies outside {FACTOR_RANGE} and was set to {factor:g}")
-    return Scale(factor, CEILING * factor * float(sample.raw.max())), notes
+    return scale, range_notes(found) if sample.is_sigma else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from dubito.config.methods import CalibrationConfig
 from dubito.core.logs import get_logger
 from dubito.uncertainty.calibration.fitting import MIN_ATOMS, fit_map
+from dubito.uncertainty.calibration.isotonic import TINY
 from dubito.uncertainty.calibration.sample import Sample, make_sample
-from dubito.uncertainty.calibration.scale import FACTOR_RANGE, Scale, scale_factor
+from dubito.uncertainty.calibration.scale import FACTOR_RANGE, OUT_OF_RANGE, Scale, range_notes, scale_factor
 from dubito.uncertainty.calibration.strata import Stratified, fit_by_strata
 
 Array = NDArray[Any]
@@ -106,13 +107,22 @@ def fit_calibration(
     else:
         pooled, notes = fit_map(sample, config)
         maps = Stratified(pooled, notes=tuple(notes))
+    factor = _factor(sample, config)
+    # Energies are scaled by the factor even where forces are mapped otherwise.
+    more = tuple(note for note in range_notes(factor) if note not in maps.notes)
+    maps = replace(maps, notes=maps.notes + more)
     for note in maps.notes:
-        # All are kept in the state; only what leaves the whole method uncalibrated is worth a user's attention.
-        (log.warning if len(sample.raw) < MIN_ATOMS else log.info)("calibration: %s", note)
-    return Calibration(_factor(sample, config), len(sample.raw), maps)
+        # All are kept in the state; what leaves the whole method uncalibrated, or points to a fault, is worth a
+        # user's attention.
+        serious = len(sample.raw) < MIN_ATOMS or OUT_OF_RANGE in note
+        (log.warning if serious else log.info)("calibration: %s", note)
+    return Calibration(factor, len(sample.raw), maps)
 
 
 def _factor(sample: Sample, config: CalibrationConfig) -> float:
     if not sample.is_sigma or len(sample.raw) < MIN_ATOMS or not np.any(sample.raw > 0):
         return 1.0
-    return float(np.clip(scale_factor(sample.errors, sample.raw, config.estimator), *FACTOR_RANGE))
+    # Where errors vanish (labels made by the model itself) the energies' deviations become small, not zero.
+    if np.mean(sample.squares) <= (TINY * sample.force_scale) ** 2:
+        return FACTOR_RANGE[0]
+    return scale_factor(sample.errors, sample.raw, config.estimator)
