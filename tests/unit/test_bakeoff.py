@@ -398,7 +398,7 @@ def test_few_structures_show_no_victory_and_promise_no_interval(tmp_path):
     assert "4 structures are too few to tell it from the others" in text
     assert "No intervals: they need 6 structures" in text
     assert "The control slice of iteration 1 has n = 1: too few to compare." in text
-    for word in ("shown better", "shown worse", "Beaten", "Ahead of the controls", "Lines: the"):
+    for word in ("shown better", "shown worse", "Beaten", "Ahead of the controls", "Lines: the", "In brackets"):
         assert word not in text
 
 

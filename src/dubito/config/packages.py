@@ -8,6 +8,7 @@ from importlib.util import find_spec
 REQUIRED = {
     "svgp": {"gpytorch": "gpytorch", "linear_operator": "linear-operator"},
     "gmm": {"sklearn": "scikit-learn"},
+    "distance": {"sklearn": "scikit-learn"},
 }
 
 

@@ -15,8 +15,8 @@ VALUE = "decision_value"
 _MIN_STRUCTURES = 6
 _RANKING = (
     "Decision value: of the fall of the force error that a perfect ranking of the atoms would bring when the most "
-    "doubtful are refused, the share this one brings; 1 is perfect, 0 chance, below 0 misleading. In brackets: the "
-    "{level} interval over structures. Spearman: rank correlation of doubt and error by atom. AUROC: chance that an "
+    "doubtful are refused, the share this one brings; 1 is perfect, 0 chance, below 0 misleading. {interval}"
+    "Spearman: rank correlation of doubt and error by atom. AUROC: chance that an "
     "atom with a force error above {tolerance} meV/Å is doubted more than one below; 0.5 is chance. AUSE: area to the "
     "perfect ranking, 0 is best."
 )
@@ -54,9 +54,11 @@ def ranked(iteration: Iteration, name: str = "new") -> list[str]:
 
 def ranking(iteration: Iteration, name: str) -> Table:
     """Return how well the methods rank errors."""
+    has_interval = n_of(iteration, name) >= min_structures(iteration)
     level = percent(iteration.metrics["bakeoff"]["level"])
+    interval = f"In brackets: the {level} interval over structures. " if has_interval else ""
     tolerance = milli(iteration.metrics["miss_rate"]["tolerance_ev_per_angstrom"])
-    note = _RANKING.format(level=level, tolerance=tolerance) if name == "new" else _SLICE
+    note = _RANKING.format(interval=interval, tolerance=tolerance) if name == "new" else _SLICE
     columns = {
         "decision value": lambda found: _with_interval(found[VALUE]),
         "Spearman": lambda found: _with_interval(found["spearman"]),
@@ -158,23 +160,30 @@ def cost(iteration: Iteration) -> Table | None:
 
 
 def fits(campaign: Campaign) -> Table | None:
-    """Return what is to be known of the latest fits: methods left out, and what their calibrations fell back to."""
-    rows: list[tuple[str, str]] = []
-    for method, about in campaign.last.fits.items():
-        if "not_fitted" in about:
-            rows.append((method, f"not fitted: {about['not_fitted']}"))
-            continue
-        if about.get("flat") and method not in CONTROLS_WITHOUT_RANK:
-            rows.append((method, "doubts all atoms alike, so it ranks nothing"))
-        rows += [(method, f"calibration: {note}") for note in about.get("calibration", {}).get("notes", [])]
+    """Return what is to be known of the fits that judged the latest batch, and of those to the latest model."""
+    rows = [
+        (str(iteration.index), method, remark)
+        for iteration in campaign.iterations[-2:]
+        for method, about in iteration.fits.items()
+        for remark in _remarks(method, about)
+    ]
     if not rows:
         return None
     return Table(
-        caption=f"Remarks on the fits of iteration {campaign.last.index}",
-        headers=("method", "remark"),
+        caption="Remarks on the latest fits",
+        headers=("iteration", "method", "remark"),
         rows=rows,
-        note="A method that could not be fitted is left out of predictions and comparisons of this iteration.",
+        note="Iteration: of the model fitted to; it judges the batch of the next. A method that could not be fitted is "
+        "left out of its predictions and of that comparison.",
     )
+
+
+def _remarks(method: str, about: Mapping[str, Any]) -> list[str]:
+    if "not_fitted" in about:
+        return [f"not fitted: {about['not_fitted']}"]
+    flat = about.get("flat") and method not in CONTROLS_WITHOUT_RANK
+    notes = [f"calibration: {note}" for note in about.get("calibration", {}).get("notes", [])]
+    return ["doubts all atoms alike, so it ranks nothing"] * bool(flat) + notes
 
 
 def history(campaign: Campaign) -> Table:

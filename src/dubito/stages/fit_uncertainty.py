@@ -19,6 +19,7 @@ from dubito.data.store import read_structures
 from dubito.data.structures import Structures
 from dubito.model.artifact import load_potential
 from dubito.stages._unfitted import REMEDY, write_unfitted
+from dubito.uncertainty.base import evaluations_of
 from dubito.uncertainty.registry import method_class
 
 log = get_logger(__name__)
@@ -113,13 +114,14 @@ def _about(fitted: Any, n_members: int) -> dict[str, Any]:
     ``evaluations`` is the price of a prediction by this ensemble; ``evaluations_alone`` what the method would need if
     it were the only reason for having members: a method of one network does with one.
     """
-    extra = fitted.evaluations - n_members
+    evaluations = evaluations_of(fitted, n_members)
+    extra = evaluations - n_members
     needed = n_members if getattr(fitted, "min_members", 1) > 1 else 1
     calibration = getattr(fitted, "calibration", None)
     return {
         "targets": sorted(fitted.targets),
         "is_sigma": getattr(fitted, "is_sigma", None),
-        "evaluations": float(fitted.evaluations),
+        "evaluations": evaluations,
         "evaluations_alone": float(needed + extra),
         "calibration": {} if calibration is None else calibration.state()[1],
     }
