@@ -52,7 +52,6 @@ VARIANTS: dict[str, tuple[str, Json]] = {
     "evidential, published form": ("evidential", {"evidential": {"mind_distance": False}}),
     "evidential, trained backbone": ("evidential", {"evidential": {"backbone": "trained"}}),
     "evidential, fitted to unseen": ("evidential", {"evidential": {"fit_on": "unseen"}}),
-    "svgp, 800 inducing points": ("svgp", {"svgp": {"n_inducing": 800}}),
     "sparse_gp, linear": ("sparse_gp", {"sparse_gp": {"kernel": "linear"}}),
     "ensemble, isotonic by element": ("ensemble", {"calibration": {"kind": "isotonic", "strata": "element"}}),
     "ensemble, factor by likelihood and element": (
