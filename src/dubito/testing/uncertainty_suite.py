@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import torch
 
 from dubito.config.model import ModelConfig
 from dubito.config.training import TrainingConfig
@@ -21,6 +21,19 @@ from dubito.model.potential import Potential
 from dubito.testing.structures import random_orthogonal, rattled, toy_labels, transformed
 from dubito.training.loop import Trainer
 from dubito.uncertainty.registry import method_class
+
+
+@cache
+def trained_potential(n_members: int) -> Potential:
+    """Return a potential trained for a few seconds on displaced molecules; once in a process, for all suites."""
+    train, valid = toy_labels(rattled(40, seed=1)), toy_labels(rattled(12, seed=2))
+    config = ModelConfig(n_layers=2, dtype="float64", r_max_angstrom=3.5)
+    members = list(range(n_members))
+    potential = Potential(config, fit_statistics(train, 3.5), n_members)
+    potential.initialise(0, members)
+    schedule = TrainingConfig(max_epochs=40, n_members=n_members)
+    Trainer(potential, train, valid, schedule, seed=0, members=members).run()
+    return potential.requires_grad_(False)
 
 
 def twice(potential: Potential) -> Potential:
@@ -73,15 +86,7 @@ class UncertaintyMethodTests:
     @classmethod
     def potential(cls) -> Potential:
         """A potential trained for a few seconds on displaced molecules."""
-        torch.manual_seed(0)
-        train, valid = toy_labels(rattled(40, seed=1)), toy_labels(rattled(12, seed=2))
-        config = ModelConfig(n_layers=2, dtype="float64", r_max_angstrom=3.5)
-        members = list(range(cls.n_members))
-        potential = Potential(config, fit_statistics(train, 3.5), cls.n_members)
-        potential.initialise(0, members)
-        schedule = TrainingConfig(max_epochs=40, n_members=cls.n_members)
-        Trainer(potential, train, valid, schedule, seed=0, members=members).run()
-        return potential.requires_grad_(False)
+        return trained_potential(cls.n_members)
 
     @pytest.fixture(scope="class")
     @classmethod
