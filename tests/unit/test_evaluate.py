@@ -11,6 +11,7 @@ import synthetic_campaign as synthetic
 from synthetic_campaign import ENERGY_ERROR, METHOD, SIGMA_FACTOR, force_error
 
 from dubito.core.errors import DataError
+from dubito.core.files import read_json
 from dubito.data.store import read_attributes, read_predictions, read_structures, write_structures
 
 N_NEW, N_CONTROL = 12, 2
@@ -194,9 +195,22 @@ def test_predictions_of_another_dataset_are_refused(builder):
 
 def test_a_missing_method_is_named(builder):
     path = builder.where(1) / "predictions" / "dataset.h5"
-    rewrite(path, predictions={"other": read_predictions(path)[METHOD]})
+    rewrite(path, predictions={})
     with pytest.raises(DataError, match="no predictions of 'ensemble'"):
         builder.evaluate(1)
+
+
+def test_errors_are_those_of_the_mean_whichever_method_has_it(builder):
+    """A method that could not be fitted has no predictions; the mean of the members is the same by all."""
+    before = metrics_of(builder, 1)["errors"]
+    path = builder.where(1) / "predictions" / "dataset.h5"
+    rewrite(path, predictions={"other": read_predictions(path)[METHOD]})
+    builder.evaluate(1)
+    assert metrics_of(builder, 1)["errors"] == before
+
+
+def metrics_of(builder, iteration):
+    return read_json(builder.where(iteration) / "metrics.json")
 
 
 def test_a_profile_without_its_minimum_is_refused(builder):
