@@ -7,7 +7,7 @@ The command line prints the message alone and exits with 2; anything else is a b
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class DubitoError(Exception):
@@ -38,6 +38,25 @@ class StorageError(DubitoError, OSError):
 
 class EnvironmentFault(DubitoError, RuntimeError):
     """Something this machine lacks or that stands in the way of a run."""
+
+
+class MemoryFault(EnvironmentFault):
+    """The memory ran out; on a cluster the next attempt asks for more."""
+
+
+class CampaignPaused(DubitoError, RuntimeError):
+    """A campaign that can't go on before a person has decided something.
+
+    Attributes
+    ----------
+    iteration : where it stands
+    labels : ``done``, ``failed`` and ``reused`` so far
+    """
+
+    def __init__(self, reason: str, *, iteration: int, labels: Mapping[str, int]) -> None:
+        super().__init__(reason)
+        self.iteration = iteration
+        self.labels = dict(labels)
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,13 +31,31 @@ def record(path: Path, **event: Any) -> None:
     line = (json.dumps(event, sort_keys=True, default=str) + "\n").encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(handle, line)
+            size = os.fstat(handle).st_size
+            # A writer that was killed, or found the disk full, may have left half a line: ours must not end it.
+            torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+            os.write(handle, b"\n" + line if torn else line)
         finally:
             os.close(handle)
     except OSError as error:
         log.warning("could not record progress in %s: %s", path, error)
+
+
+_job_event: Callable[..., None] | None = None
+
+
+def is_job(recorder: Callable[..., None] | None) -> None:
+    """Say that this process is a job whose events ``recorder(event, **more)`` writes; None: no longer."""
+    global _job_event  # noqa: PLW0603 - one process, one job
+    _job_event = recorder
+
+
+def job_event(event: str, **more: Any) -> None:
+    """Append one event to the record of the job that this process is; elsewhere nothing happens."""
+    if _job_event is not None:
+        _job_event(event, **more)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

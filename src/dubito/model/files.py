@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,22 @@ def read_metadata(path: Path) -> dict[str, Any]:
             "Install a newer dubito."
         )
     return metadata
+
+
+def hash_potential(path: Path) -> str:
+    """Hash what a file says of a potential (weights, architecture, statistics), not when and where it was written.
+
+    Raises
+    ------
+    ModelError
+        See :func:`read_metadata`.
+    """
+    about = {key: value for key, value in read_metadata(path).items() if key != "provenance"}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, weights in sorted(load_file(path).items()):
+        digest.update(f"{name} {weights.dtype} {weights.shape}".encode())
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def encode(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from dubito.core.errors import ModelError
 from dubito.core.files import write_bytes
+from dubito.core.provenance import describe
 
 FORMAT = "dubito/not-fitted"
 # What to do about a method that can't be fitted.
@@ -29,7 +30,7 @@ def write_unfitted(path: Path, method: str, reason: str) -> None:
     StorageError
         When the file system refuses.
     """
-    about = {"format": FORMAT, "format_version": 1, "method": method, "reason": reason}
+    about = {"format": FORMAT, "format_version": 1, "method": method, "reason": reason, "provenance": describe()}
     write_bytes(path, save({}, metadata={"dubito": json.dumps(about)}))
 
 

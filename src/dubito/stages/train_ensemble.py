@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +21,16 @@ from dubito.data.statistics import fit_statistics
 from dubito.data.store import read_structures
 from dubito.data.structures import Structures
 from dubito.model.artifact import load_potential, save_potential
-from dubito.model.files import read_metadata
+from dubito.model.files import hash_potential, read_metadata
 from dubito.model.potential import Potential
+from dubito.training.checkpoint import has_checkpoint
 from dubito.training.history import write_history
 from dubito.training.loop import Trainer
 
 log = get_logger(__name__)
+
+# After each batch this stage looks whether a signal asked it to stop.
+CHECKS_INTERRUPTS = True
 
 
 def run(
@@ -72,10 +77,8 @@ def run(
     train, valid = _split(structures, dataset)
     potential = _start(previous if training.warm_start else None, train, model, members, seed).to(where)
     recipe = training.model_dump(exclude={"checkpoint_every_epochs", "members_per_job", "n_members"})
-    start_weights = hash_file(previous) if previous and training.warm_start else None
-    fingerprint = hash_json(
-        [_content(structures), model.model_dump(), recipe, members, seed, iteration, stage, start_weights]
-    )
+    learnt_from = [_content(structures), model.model_dump(), recipe, members, seed, iteration, stage]
+    fingerprint = _fingerprint(learnt_from, previous if training.warm_start else None, state)
     trainer = Trainer(
         potential,
         train,
@@ -96,6 +99,17 @@ def run(
         f"{len(members)} members, {len(train)} + {len(valid)} structures, {trainer.epoch} epochs, "
         f"validation force RMSE {1e3 * float(np.mean(best)):.0f} meV/Å"
     )
+
+
+def _fingerprint(learnt_from: list[Any], previous: Path | None, state: Path) -> str:
+    """Hash all that the weights follow from; the previous ones by content, since a file made again has other bytes.
+
+    Checkpoints written before that have the hash of the bytes, and are taken up as long as it holds.
+    """
+    if previous is None:
+        return hash_json([*learnt_from, None])
+    by_bytes = hash_json([*learnt_from, hash_file(previous)])
+    return by_bytes if has_checkpoint(state, by_bytes) else hash_json([*learnt_from, hash_potential(previous)])
 
 
 def _content(structures: Structures) -> str:

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from dubito.core.errors import ModelError
 from dubito.core.files import write_bytes
+from dubito.core.provenance import describe
 from dubito.model.potential import Potential
 
 FORMAT = "dubito/uncertainty"
@@ -49,6 +50,7 @@ def write_state(
 ) -> None:
     """Write the state of the method ``name`` that belongs to the potential with fingerprint ``potential``."""
     metadata = {"format": f"{FORMAT}/{name}", "format_version": FORMAT_VERSION, "potential": potential, **about}
+    metadata["provenance"] = describe()
     arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
     write_bytes(path, save(arrays, metadata={"dubito": json.dumps(metadata)}))
 
