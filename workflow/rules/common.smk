@@ -10,23 +10,34 @@ from snakemake.exceptions import IncompleteCheckpointException
 from dubito.config.uncertainty import AUTO, UncertaintyConfig
 from dubito.core.errors import DubitoError
 from dubito.core.progress import announce
+from dubito.workflow import work
 from dubito.workflow.campaign import (
     failed_line,
     finished_line,
     forget_unfitted,
     freeze_config,
+    is_paused,
     labels_spent,
     load_campaign,
+    resume_paused,
 )
 from dubito.workflow.driver import claim_campaign, is_read_only, refuse_live_jobs
+from dubito.workflow.escalation import Requests, SnakemakePlace
+from dubito.workflow.ledger import hand_over_code_version
+from dubito.workflow.recorded import labeller_settings, reported_settings
+from dubito.workflow.repair import repair_campaign
 from dubito.workflow.resources import (
     FIXED_S,
     gpus_of_rule,
     labelling_device,
+    most_labels,
     network_device,
-    shard_minutes,
     threads_of,
 )
+from dubito.workflow.schema import claim_schema
+from dubito.workflow.slurm_guard import guard_slurm
+from dubito.workflow.slurm_signal import pass_signals_on
+from dubito.workflow.slurm_site import require_values
 from dubito.workflow.terminal import hush_snakemake
 from dubito.workflow.versions import stage_version
 
@@ -41,7 +52,14 @@ try:
     )
     if workflow.is_main_process and not ONLY_LOOKS:
         claim_campaign(CONFIG.campaign.name)
+        claim_schema(CONFIG.campaign.name)
+        repair_campaign(CONFIG.campaign.name)
         forget_unfitted(CONFIG)
+        guard_slurm(CONFIG.campaign.name)
+    if workflow.is_main_process:
+        require_values(workflow)
+    else:
+        pass_signals_on()
 except DubitoError as error:
     announce(f"dubito: {error}")
     sys.exit(error.exit_code)
@@ -71,8 +89,18 @@ def start_campaign():
     """Before the first job: freeze the configuration; on a cluster look for jobs of a killed driver."""
     if not workflow.local_exec:
         TERMINAL.is_open = True
-        refuse_live_jobs(CONFIG.campaign.name)
+        # Other schedulers than Slurm are not asked: there each job waits for its own lock.
+        used = type(workflow.executor_settings).__module__
+        try:
+            if "executor_plugin_slurm" in used:
+                refuse_live_jobs(CONFIG.campaign.name)
+        except DubitoError as error:
+            announce(f"dubito: {error}")
+            sys.exit(error.exit_code)
     freeze_config(CONFIG)
+    hand_over_code_version()
+    resume_paused(CONFIG.campaign.name)
+    TERMINAL.is_paused = lambda: is_paused(CONFIG.campaign.name)
 
 
 def remember_batches():
@@ -121,10 +149,8 @@ def untracked(value):
 # Where networks run changes no result that matters, and reruns nothing.
 DEVICE = untracked(network_device(CONFIG))
 # The same of labels: both devices make interchangeable ones.
-LABELLER = {k: v for k, v in config["labelling"]["labeller"].items() if k != "device"}
-REPORTED = CONFIG.model_dump(
-    mode="json", exclude={"resources": True, "labelling": {"labeller": {"device"}}}
-)
+LABELLER = labeller_settings(CONFIG)
+REPORTED = reported_settings(CONFIG)
 
 
 def remaining_labels(wildcards, input):
@@ -165,29 +191,41 @@ def groups():
 # --- resources --------------------------------------------------------------------------------------
 
 
-def growing(amount):
-    """Return a resource that grows with each attempt."""
-
-    def get(wildcards, attempt):
-        return amount * attempt
-
-    return get
+# Doubled for what killed a job before; as functions of the work in dubito.workflow.work.
+REQUESTS = Requests(
+    Path("results", CONFIG.campaign.name),
+    SnakemakePlace(workflow, only_looks=ONLY_LOOKS),
+)
 
 
-def training_minutes(wildcards, attempt):
-    """Return a generous time for the training of one group."""
-    training = CONFIG.training
-    return attempt * (30 + training.members_per_job * training.max_epochs // 20)
+def labels_by(wildcards):
+    """Return about how many labels there are in an iteration: those selected so far, or of the whole campaign."""
+    spent = labels_spent(wildcards.campaign, int(wildcards.iteration) + 1)
+    return spent or max(1, most_labels(CONFIG))
 
 
-def labelling_minutes(wildcards, input, attempt):
-    """Return a generous time for one shard; finished structures are kept when it runs out."""
-    return shard_minutes(json.loads(Path(input.manifest).read_text()), attempt)
+def training_minutes(wildcards, input):
+    return work.training_minutes(CONFIG, labels_by(wildcards))
 
 
-def exploring_minutes(wildcards, attempt):
-    """Return a generous time for one job of molecular dynamics."""
-    return attempt * (15 + CONFIG.sampling.sampler.n_steps // 100)
+def training_mb(wildcards, input):
+    return work.training_mb(CONFIG, labels_by(wildcards))
+
+
+def fitting_minutes(wildcards, input):
+    return work.fitting_minutes(CONFIG, labels_by(wildcards))
+
+
+def fitting_mb(wildcards, input):
+    return work.fitting_mb(labels_by(wildcards))
+
+
+def labelling_minutes(wildcards, input):
+    return work.batch_minutes(CONFIG, Path(input.manifest), Path(input.selected))
+
+
+def labelling_mb(wildcards, input):
+    return work.batch_mb(CONFIG, Path(input.selected))
 
 
 def gpus_for(device):

@@ -10,8 +10,8 @@ rule prepare_structures:
         "../../envs/dubito.yaml"
     threads: threads_of("prepare_structures", CONFIG)
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(15),
+        mem_mb=REQUESTS.memory("prepare_structures", 1000),
+        runtime=REQUESTS.minutes("prepare_structures", 15),
     params:
         stage=stage_version("prepare_structures"),
         data=section("data", "initial"),
@@ -36,8 +36,8 @@ rule prepare_reference:
         "../../envs/dubito.yaml"
     threads: threads_of("prepare_reference", CONFIG)
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(240),
+        mem_mb=REQUESTS.memory("prepare_reference", 2000),
+        runtime=REQUESTS.minutes("prepare_reference", 240),
         gpu=label_gpus,
     params:
         stage=stage_version("prepare_reference"),
@@ -63,8 +63,8 @@ rule prepare_test:
         "../../envs/dubito.yaml"
     threads: threads_of("prepare_test", CONFIG)
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=REQUESTS.memory("prepare_test", 2000),
+        runtime=REQUESTS.minutes("prepare_test", 15),
     params:
         stage=stage_version("prepare_test"),
     message:
@@ -86,8 +86,8 @@ rule build_dataset:
         "../../envs/dubito.yaml"
     threads: threads_of("build_dataset", CONFIG)
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=REQUESTS.memory("build_dataset", 2000),
+        runtime=REQUESTS.minutes("build_dataset", 15),
     params:
         stage=stage_version("build_dataset"),
         data=section("data", "validation_fraction", "allow_model_labels"),

@@ -24,8 +24,8 @@ rule evaluate:
         "../../envs/dubito.yaml"
     threads: threads_of("evaluate", CONFIG)
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=REQUESTS.memory("evaluate", 2000),
+        runtime=REQUESTS.minutes("evaluate", 15),
     params:
         stage=stage_version("evaluate"),
         method=FIRST_DRIVER,
@@ -53,8 +53,8 @@ checkpoint choose_driver:
         "../../envs/dubito.yaml"
     threads: threads_of("choose_driver", CONFIG)
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=REQUESTS.memory("choose_driver", 2000),
+        runtime=REQUESTS.minutes("choose_driver", 15),
     params:
         stage=stage_version("choose_driver"),
         auto=config["uncertainty"]["auto"],
@@ -79,8 +79,8 @@ checkpoint decide:
         "../../envs/dubito.yaml"
     threads: threads_of("decide", CONFIG)
     resources:
-        mem_mb=growing(1000),
-        runtime=growing(15),
+        mem_mb=REQUESTS.memory("decide", 1000),
+        runtime=REQUESTS.minutes("decide", 15),
     params:
         stage=stage_version("decide"),
         method=CONFIG.uncertainty.acquire_with,

@@ -13,8 +13,8 @@ rule explore_structures:
         "../../envs/dubito.yaml"
     threads: threads_of("explore_structures", CONFIG)
     resources:
-        mem_mb=growing(4000),
-        runtime=exploring_minutes,
+        mem_mb=REQUESTS.memory("explore_structures", 4000),
+        runtime=REQUESTS.minutes("explore_structures", work.exploring_minutes(CONFIG)),
         gpu=gpus,
     params:
         stage=stage_version("explore_structures"),

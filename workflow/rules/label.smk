@@ -14,13 +14,13 @@ rule label_structures:
         "../../envs/dubito.yaml"
     threads: threads_of("label_structures", CONFIG)
     resources:
-        mem_mb=growing(2000),
-        runtime=labelling_minutes,
+        mem_mb=REQUESTS.memory("label_structures", labelling_mb),
+        runtime=REQUESTS.minutes("label_structures", labelling_minutes),
         gpu=label_gpus,
     params:
         stage=stage_version("label_structures"),
         structures_per_shard=shard_size,
-        labelling=untracked(section("labelling", "labeller")),
+        labelling=untracked(section("labelling", "labeller", "reuse_from", "checks")),
         rerun_for=LABELLER,
         cache="results/label_cache",
     message:

@@ -16,8 +16,8 @@ rule write_report:
         "../../envs/dubito.yaml"
     threads: threads_of("write_report", CONFIG)
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=REQUESTS.memory("write_report", 2000),
+        runtime=REQUESTS.minutes("write_report", 15),
     params:
         stage=stage_version("write_report"),
         folder="results/{campaign}",
@@ -46,8 +46,8 @@ rule publish_report:
         "../../envs/dubito.yaml"
     threads: threads_of("publish_report", CONFIG)
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=REQUESTS.memory("publish_report", 2000),
+        runtime=REQUESTS.minutes("publish_report", 15),
     params:
         stage=stage_version("write_report"),
         folder="results/{campaign}",

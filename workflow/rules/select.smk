@@ -18,8 +18,8 @@ checkpoint select_batch:
         "../../envs/dubito.yaml"
     threads: threads_of("select_batch", CONFIG)
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(30),
+        mem_mb=REQUESTS.memory("select_batch", 4000),
+        runtime=REQUESTS.minutes("select_batch", 30),
     params:
         stage=stage_version("select_batch"),
         # The risk decides when to stop, not what to select.

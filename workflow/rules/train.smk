@@ -12,8 +12,8 @@ rule train_ensemble:
         "../../envs/dubito.yaml"
     threads: threads_of("train_ensemble", CONFIG)
     resources:
-        mem_mb=growing(4000),
-        runtime=training_minutes,
+        mem_mb=REQUESTS.memory("train_ensemble", training_mb),
+        runtime=REQUESTS.minutes("train_ensemble", training_minutes),
         gpu=gpus,
     params:
         stage=stage_version("train_ensemble"),
@@ -47,8 +47,8 @@ rule merge_ensemble:
         "../../envs/dubito.yaml"
     threads: threads_of("merge_ensemble", CONFIG)
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(15),
+        mem_mb=REQUESTS.memory("merge_ensemble", 2000),
+        runtime=REQUESTS.minutes("merge_ensemble", 15),
     params:
         stage=stage_version("merge_ensemble"),
     message:

@@ -12,8 +12,8 @@ rule fit_uncertainty:
         "../../envs/dubito.yaml"
     threads: threads_of("fit_uncertainty", CONFIG)
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
+        mem_mb=REQUESTS.memory("fit_uncertainty", fitting_mb),
+        runtime=REQUESTS.minutes("fit_uncertainty", fitting_minutes),
         gpu=gpus,
     params:
         stage=stage_version("fit_uncertainty"),
@@ -41,8 +41,8 @@ rule score_candidates:
         "../../envs/dubito.yaml"
     threads: threads_of("score_candidates", CONFIG)
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
+        mem_mb=REQUESTS.memory("score_candidates", 4000),
+        runtime=REQUESTS.minutes("score_candidates", work.scoring_minutes(CONFIG)),
         gpu=gpus,
     params:
         stage=stage_version("score_candidates"),
@@ -77,8 +77,8 @@ rule predict_structures:
         "../../envs/dubito.yaml"
     threads: threads_of("predict_structures", CONFIG)
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
+        mem_mb=REQUESTS.memory("predict_structures", fitting_mb),
+        runtime=REQUESTS.minutes("predict_structures", fitting_minutes),
         gpu=gpus,
     params:
         stage=stage_version("predict_structures"),
@@ -105,8 +105,8 @@ rule predict_batch:
         "../../envs/dubito.yaml"
     threads: threads_of("predict_batch", CONFIG)
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(60),
+        mem_mb=REQUESTS.memory("predict_batch", 4000),
+        runtime=REQUESTS.minutes("predict_batch", 60),
         gpu=gpus,
     params:
         stage=stage_version("predict_batch"),

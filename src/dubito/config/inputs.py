@@ -20,6 +20,8 @@ def input_files(config: Config) -> dict[str, list[str]]:
         files["data.initial.file"] = [initial.file]
     if isinstance(labeller, DatasetConfig):
         files["labelling.labeller.files"] = labeller.files
+    if config.labelling.reuse_from:
+        files["labelling.reuse_from"] = config.labelling.reuse_from
     if config.evaluation.test_files:
         files["evaluation.test_files"] = config.evaluation.test_files
     return files

@@ -43,6 +43,9 @@ class TeacherConfig(Section):
         "double_well_ammonia", description="The analytic potential."
     )
     seconds_per_label: float = Field(0.0, ge=0, description="Pretend that a label takes this long.")
+    failing_fraction: float = Field(
+        0.0, ge=0, le=1, description="Pretend that the SCF of this share of the structures of each batch fails."
+    )
 
 
 class DatasetConfig(Section):
@@ -50,6 +53,36 @@ class DatasetConfig(Section):
 
     kind: Literal["dataset"] = Field(..., description="dataset: look labels up in labelled files.")
     files: list[str] = Field(..., min_length=1, description="Labelled files (h5, extxyz, npz).")
+
+
+class LabelChecksConfig(Section):
+    """What a finished label must pass before it enters a dataset; the label cache keeps those that are refused."""
+
+    gradient: Literal["first", "all", "none"] = Field(
+        "first",
+        description="Compare forces with differences of energies: for the first structure under these settings, for "
+        "all (three times the cost), or not at all.",
+    )
+    gradient_tolerance_ev_per_angstrom: float = Field(
+        0.02, gt=0, description="Difference that is no fault, besides 2 % of the force itself."
+    )
+    max_net_force_ev_per_angstrom: float = Field(
+        0.1, gt=0, description="Length of the sum of a label's forces, whoever made it."
+    )
+    max_net_torque_ev_per_angstrom: float = Field(
+        0.1, gt=0, description="Molecules: largest torque of the forces, per distance of the outermost atom."
+    )
+    max_force_ev_per_angstrom: float = Field(1000.0, gt=0, description="A label with a larger force is refused.")
+    refuse_outliers: bool = Field(
+        True, description="Refuse labels that contradict the ensemble which selected the structures."
+    )
+    outlier_factor: float = Field(
+        5.0,
+        gt=1,
+        description="By how many times the batch's spread (or the predicted uncertainty) a label may contradict.",
+    )
+    outlier_floor_ev_per_atom: float = Field(0.002, gt=0, description="Energies: a smaller spread is not believed.")
+    outlier_floor_ev_per_angstrom: float = Field(0.1, gt=0, description="Forces: a smaller spread is not believed.")
 
 
 class LabellingConfig(Section):
@@ -65,6 +98,15 @@ class LabellingConfig(Section):
     )
     max_failed_fraction: float = Field(
         0.5, ge=0, le=1, description="Pause the campaign when more than this share of a batch fails."
+    )
+    reuse_from: list[str] = Field(
+        [],
+        description="Labelled files (h5, such as the dataset.h5 of other campaigns) whose labels are taken where "
+        "geometry and settings are the same; changing it reruns nothing.",
+    )
+
+    checks: LabelChecksConfig = Field(
+        default_factory=LabelChecksConfig, description="What a label must pass; changing it reruns nothing."
     )
 
     @field_validator("structures_per_shard", mode="before")

@@ -7,7 +7,7 @@ finds it here, in this run, the next, or another campaign.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from dubito.core.errors import DataError
 from dubito.core.files import read_json, write_json
 from dubito.core.hashing import hash_json
 from dubito.core.logs import get_logger
+from dubito.core.provenance import made_by
 from dubito.labelling.base import Label
 
 log = get_logger(__name__)
 
 FORMAT = "dubito/label"
 FORMAT_VERSION = 1
+REOPENED = ""
+"""An effort that no labeller has: a failure remembered with it does not stand."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Failure:
     attempts: int = 1
     wall_time_s: float = 0.0
     cpu_time_s: float = 0.0
-    effort: str = ""
+    effort: str = REOPENED
 
 
 class LabelCache:
@@ -73,6 +76,14 @@ class LabelCache:
             write_json(readme, self.settings)
         write_json(self.path(structure_id), _encode(result, structure_id))
 
+    def reopen(self, structure_id: str) -> bool:
+        """Mark a remembered failure so that it is tried again; return whether there was one. Labels stay."""
+        known = self.get(structure_id)
+        if not isinstance(known, Failure):
+            return False
+        self.put(structure_id, replace(known, effort=REOPENED))
+        return True
+
 
 def _encode(result: Label | Failure, structure_id: str) -> dict[str, Any]:
     # Python writes the shortest decimals that read back as the same float64: the round trip is exact.
@@ -85,7 +96,8 @@ def _encode(result: Label | Failure, structure_id: str) -> dict[str, Any]:
         "units": {"energy": "eV", "forces": "eV/Angstrom", "stress": "eV/Angstrom^3", "time": "s"},
         "content": content,
     }
-    return entry | {"check": hash_json(content)}
+    # Beside the content: who made it changes no label, and entries of before have no such word.
+    return entry | {"check": hash_json(content), "made_by": made_by()}
 
 
 def _decode(entry: Any, structure_id: str) -> Label | Failure:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from dubito.core.errors import EnvironmentFault, LabelError, StorageError
+from dubito.core.errors import EnvironmentFault, LabelError, MemoryFault, StorageError
 from dubito.core.hashing import hash_json
 from dubito.core.logs import get_logger
 from dubito.core.progress import track
 from dubito.data.structures import Structures
 from dubito.labelling.base import CRASHED, REFUSED, Label, Labeller, LabellingFailure
 from dubito.labelling.cache import Failure, LabelCache
+from dubito.labelling.watch import Watch
 
 log = get_logger(__name__)
 
@@ -34,7 +35,12 @@ class Outcome:
 
 
 def label_one(
-    structure: Structures, labeller: Labeller, cache: LabelCache | None, *, retry_failed: bool = False
+    structure: Structures,
+    labeller: Labeller,
+    cache: LabelCache | None,
+    *,
+    retry_failed: bool = False,
+    forbidden: Failure | None = None,
 ) -> Outcome:
     """Look one structure up in the cache, or label it and keep the result; a failure is a result too.
 
@@ -57,6 +63,8 @@ def label_one(
             return Outcome(_judged(known, labeller), reused=True)
         if isinstance(known, Failure) and _stands(known, effort, retry_failed):
             return Outcome(known, reused=True)
+    if forbidden is not None:
+        return Outcome(forbidden, reused=False)
     result = _attempt(structure, labeller)
     if isinstance(result, Failure):
         result = replace(result, effort=effort)
@@ -93,7 +101,7 @@ def _attempt(structure: Structures, labeller: Labeller) -> Label | Failure:
     except (StorageError, EnvironmentFault):
         raise
     except MemoryError as error:
-        raise EnvironmentFault(
+        raise MemoryFault(
             f"The memory ran out while structure {structure.ids[0]} was labelled. Give the rule label_structures "
             "more mem_mb in the profile and start again: the labels before it are kept."
         ) from error
@@ -117,6 +125,7 @@ def label_structures(
     *,
     retry_failed: bool = False,
     refuse_all: bool = True,
+    watch: Watch | None = None,
 ) -> tuple[Structures, dict[str, Any]]:
     """Label structures, in order, each kept as soon as it is finished.
 
@@ -125,6 +134,7 @@ def label_structures(
     retry_failed : try again what failed in an earlier run; otherwise that is remembered as failed
     refuse_all : when one structure is refused by the labeller's check, raise before anything is spent (input
         of a user, who can mend it); False: record it as failed and label the others (candidates of a campaign)
+    watch : is told before and after each structure
 
     Returns
     -------
@@ -138,12 +148,16 @@ def label_structures(
         See above and :func:`label_one`.
     """
     refused = _refused(structures, labeller, refuse_all)
+    watch = watch or Watch()
     outcomes = []
     for i, one in enumerate(track(structures, len(structures), "labels")):
         if i in refused:
-            outcomes.append(Outcome(Failure(REFUSED, refused[i], attempts=0), reused=False))
+            outcome = Outcome(Failure(REFUSED, refused[i], attempts=0), reused=False)
         else:
-            outcomes.append(label_one(one, labeller, cache, retry_failed=retry_failed))
+            forbidden = watch.before(one.ids[0])
+            outcome = label_one(one, labeller, cache, retry_failed=retry_failed, forbidden=forbidden)
+        reused = watch.after(one.ids[0], failed=outcome.label is None, reused=outcome.reused)
+        outcomes.append(replace(outcome, reused=reused))
     return _with_labels(structures, outcomes, labeller.settings_hash), _report(structures, outcomes)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from dubito.config.data import DataConfig
-from dubito.core.errors import DataError
+from dubito.core.errors import CampaignPaused, DataError
 from dubito.core.files import read_json
 from dubito.data.splits import CONTROL, TRAIN, VALID, assign_splits, drop_duplicates
 from dubito.data.store import read_structures, write_structures
 from dubito.data.structures import REFERENCE, Structures
+from dubito.stages._way_on import RETRY
 
 
 def run(
@@ -32,9 +33,11 @@ def run(
 
     Raises
     ------
+    CampaignPaused
+        When fewer than two structures are labelled.
     DataError
-        When the shards are not those of the manifest, when fewer than two structures are labelled, or when
-        labels are not finite, were made by a model without leave, or are of different settings.
+        When the shards are not those of the manifest, or when labels are not finite, were made by a model without
+        leave, or are of different settings.
     """
     old = Structures.empty() if previous is None else _released(read_structures(previous))
     shard_parts = [read_structures(path) for path in shards]
@@ -51,14 +54,26 @@ def run(
     _check_settings(joined, iteration)
     joined, dropped = drop_duplicates(joined)
     if len(joined) < 2:
-        raise DataError(
-            f"After iteration {iteration} only {len(joined)} structure(s) are labelled ({failed} failed), but one is "
-            "needed for training and one for validation. Look into the failures in labels/*.json, mend their cause "
-            "and start again; labels already made are kept."
-        )
+        raise _paused(iteration, len(joined), failed, len(new) + failed, shards)
     joined = assign_splits(joined, fraction=data.validation_fraction, seed=seed, iteration=iteration)
     write_structures(output, joined)
     return _line(joined, len(old), failed, dropped)
+
+
+def _paused(iteration: int, total: int, failed: int, tried: int, shards: list[Path]) -> CampaignPaused:
+    """Return the pause of a campaign with too few labels for any model."""
+    reports = [read_json(path) for path in (shard.with_suffix(".json") for shard in shards) if path.is_file()]
+    failures = [one for report in reports for one in report["failed"]]
+    counts = Counter(str(one["reason"]) for one in failures)
+    why = f" ({', '.join(f'{reason} {count}' for reason, count in counts.most_common())})" if failures else ""
+    first = f"; the first: {str(failures[0]['message']).rstrip('.')}" if failures else ""
+    return CampaignPaused(
+        f"{failed} of the {tried} structures of iteration {iteration} could not be labelled{why}, which leaves {total} "
+        f"label{'s'[: total != 1]} in all, and a model needs 2: one to train on, one for validation. The reasons are "
+        f"in {shards[0].parent if shards else 'labels'}{first}. {RETRY}.",
+        iteration=iteration,
+        labels={"done": total, "failed": failed, "reused": sum(int(one.get("reused", 0)) for one in reports)},
+    )
 
 
 def _check_complete(shards: list[Structures], selected: list[str], manifest: Path) -> None:

@@ -11,6 +11,7 @@ from dubito.config.labelling import LabellingConfig
 from dubito.config.selection import SelectionConfig
 from dubito.core.errors import DataError
 from dubito.core.files import read_json, write_json
+from dubito.stages._way_on import RETRY
 
 RUNNING = "running"
 
@@ -87,7 +88,7 @@ def decide(
     metrics, manifest = history[-1], plans[-1]
     iteration, total = int(metrics["iteration"]), int(metrics["labels"]["total"])
     for state, reason in (
-        ("paused", _paused(metrics, manifest, campaign, labelling)),
+        ("paused", _paused(metrics, labelling)),
         ("budget_spent", _budget(history, plans, campaign)),
         ("certified", _certified(metrics["miss_rate"], selection)),
         ("stalled", _stalled(iteration, manifest)),
@@ -101,44 +102,21 @@ def decide(
     )
 
 
-def _paused(
-    metrics: Mapping[str, Any], manifest: Mapping[str, Any], campaign: CampaignConfig, labelling: LabellingConfig
-) -> str | None:
+def _paused(metrics: Mapping[str, Any], labelling: LabellingConfig) -> str | None:
     labels, iteration = metrics["labels"], metrics["iteration"]
-    again = _label_again(campaign.name, manifest)
     failed, tried = labels["failed"], labels["failed"] + labels["new"]
     if labels["total"] == 0 or (tried and labels["new"] == 0):
         return (
-            f"None of the {tried} structures of iteration {iteration} could be labelled; "
-            f"see the failures in the report, mend their cause and {again}."
+            f"None of the {tried} structures of iteration {iteration} could be labelled; the report says why. {RETRY}."
         )
     if tried and failed / tried > labelling.max_failed_fraction:
         return (
             f"{failed} of the {tried} structures of iteration {iteration} ({failed / tried:.0%}) could not be "
             f"labelled, more than the {labelling.max_failed_fraction:.0%} that labelling.max_failed_fraction "
-            f"allows; see the failures in the report. Mend their cause and {again}, or "
-            "raise that key and start again."
+            f"allows; the report says why. {RETRY}. To go on without them, raise labelling.max_failed_fraction and "
+            "start again."
         )
     return None
-
-
-def _label_again(name: str, manifest: Mapping[str, Any]) -> str:
-    """Say how to label a batch again: a plain start finds its shards finished, whatever became of them.
-
-    Named one by one, because shards of an earlier, larger batch may lie beside them.
-    """
-    last = int(manifest["n_shards"]) - 1
-    numbers = _numbers(last)
-    shards = f"results/{name}/iter_{int(manifest['iteration']):03d}/labels/shard_{numbers}.h5"
-    return f"type `snakemake --cores N --forcerun {shards}` (labels already made are not computed again)"
-
-
-def _numbers(last: int) -> str:
-    """Return ``000`` to ``last`` for bash, which pads a range to its longest number: 1000 begins another."""
-    if last < 1:
-        return "000"
-    first = f"{{000..{min(last, 999):03d}}}"
-    return first if last < 1000 else f"{{{first},{f'{{1000..{last}}}' if last > 1000 else last}}}"
 
 
 def _budget(

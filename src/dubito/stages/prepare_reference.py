@@ -31,6 +31,7 @@ from dubito.labelling.inversion import (
 )
 from dubito.labelling.registry import make_labeller
 from dubito.labelling.relax import KeepInPlane, LabelSource, relax
+from dubito.labelling.teacher import without_rehearsed_failures
 
 
 def run(
@@ -59,7 +60,8 @@ def run(
     """
     start = equilibrium(data)
     require_fit(start, profile)
-    labeller = make_labeller(labelling.labeller, threads=threads)
+    # Failures are rehearsed in batches, which can do without some of their labels.
+    labeller = make_labeller(without_rehearsed_failures(labelling.labeller), threads=threads)
     labeller.check(start)
     source = LabelSource(labeller, LabelCache(cache, labeller.settings()), f"evaluation.profiles: '{profile.name}'")
     try:

@@ -24,17 +24,27 @@ def save_checkpoint(folder: Path, fingerprint: str, state: dict[str, Any]) -> No
     write_bytes(folder / NAME, buffer.getvalue())
 
 
+def has_checkpoint(folder: Path, fingerprint: str) -> bool:
+    """Say whether the state kept in ``folder`` belongs to a training with this fingerprint."""
+    state = _read(folder / NAME)
+    return state is not None and state.get("fingerprint") == fingerprint
+
+
 def load_checkpoint(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     """Return the state of a training with the same fingerprint (data, settings, seed), else None."""
-    path = folder / NAME
+    state = _read(folder / NAME)
+    if state is not None and state.get("fingerprint") != fingerprint:
+        log.info("%s belongs to other data or settings; training starts anew", folder / NAME)
+        return None
+    return state
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         log.warning("%s can't be read (%s); training starts anew", path, error)
-        return None
-    if state.get("fingerprint") != fingerprint:
-        log.info("%s belongs to other data or settings; training starts anew", path)
         return None
     return state

@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 
 from dubito.config.training import TrainingConfig
+from dubito.core import interrupt
 from dubito.core.errors import ModelError
+from dubito.core.heartbeat import beat, last_beat, training_heartbeat
+from dubito.core.interrupt import Interrupted
 from dubito.core.logs import get_logger
+from dubito.core.progress import job_event
 from dubito.core.random import generator
 from dubito.data.graphs import build_graph, select
 from dubito.data.structures import Structures
@@ -84,7 +88,7 @@ class Trainer:
         self.snapshot = self.parameters.rows.clone()
         self.rollbacks = torch.zeros(potential.n_members, dtype=torch.int64)
         self.history: list[Epoch] = []
-        self.epoch = 0
+        self.epoch = self.saved_epoch = 0
         self.steps_per_epoch = math.ceil(self.train_set.n / config.batch_size)
         self.n_epochs = max(config.max_epochs, math.ceil(config.min_steps / self.steps_per_epoch))
         self.schedule = Schedule(potential.n_members, config, self.n_epochs)
@@ -100,17 +104,23 @@ class Trainer:
         ------
         ModelError
             When a member can't be trained because its loss stops being finite again and again.
+        Interrupted
+            When a signal asked to stop (:mod:`dubito.core.interrupt`), after the last complete epoch was saved.
         """
         self._resume()
         while self.epoch < self.n_epochs and bool(self.schedule.active.any()):
             start = time.perf_counter()
-            self.snapshot.copy_(self.parameters.rows)
-            train = self._train_epoch()
-            valid = self._validate()
-            better = self.schedule.update(weighted(valid, self.force_scale, self.config))
+            complete = self._state()
+            try:
+                better, train, valid = self._one_epoch()
+            except Interrupted:
+                self._save(complete)
+                log.warning("asked to stop in epoch %d; epoch %d is saved", self.epoch + 1, complete["epoch"])
+                raise
             self.best[better] = self.average[better]
             self.epoch += 1
             self._record(train, valid, time.perf_counter() - start)
+            self._beat()
             if self.epoch % self.config.checkpoint_every_epochs == 0:
                 self._checkpoint()
             self.on_epoch(self)
@@ -126,11 +136,19 @@ class Trainer:
         self._checkpoint()
         return self.history
 
+    def _one_epoch(self) -> tuple[Tensor, Errors, Errors]:
+        """Return the members that are better than ever (bool), and the errors."""
+        self.snapshot.copy_(self.parameters.rows)
+        train = self._train_epoch()
+        valid = self._validate()
+        return self.schedule.update(weighted(valid, self.force_scale, self.config)), train, valid
+
     def _train_epoch(self) -> Errors:
         order = torch.from_numpy(generator(self.seed, "batches", self.epoch).permutation(self.train_set.n))
         order = order.to(self.parameters.rows.device)
         total_energy = total_forces = torch.zeros(self.potential.n_members, dtype=torch.float64)
         for batch in torch.split(order, self.config.batch_size):
+            interrupt.check()
             errors = self.train_set.errors(self.potential, batch, train=True)
             self.parameters.differentiate(weighted(errors, self.force_scale, self.config).sum())
             norm = self.parameters.clip(self.config.gradient_clip)
@@ -168,6 +186,7 @@ class Trainer:
         energy = forces = torch.zeros(self.potential.n_members, dtype=torch.float64)
         atoms_in_all = self.valid_set.graph.n_atoms
         for batch in torch.split(torch.arange(self.valid_set.n, device=device), VALIDATION_BATCH):
+            interrupt.check()
             errors = self.valid_set.errors(self.potential, batch, train=False)
             ptr = self.valid_set.graph.atom_ptr
             atoms = int(ptr[batch[-1] + 1] - ptr[batch[0]])
@@ -197,26 +216,48 @@ class Trainer:
 
     # --- state --------------------------------------------------------------------------------
 
-    def _checkpoint(self) -> None:
-        if self.folder is None:
-            return
-        state: dict[str, Any] = {
+    def _state(self) -> dict[str, Any]:
+        """Return a copy of all that a checkpoint needs but the history, of which it has the length."""
+        return {
             "epoch": self.epoch,
-            "rows": self.parameters.rows,
-            "average": self.average,
-            "best": self.best,
-            "rollbacks": self.rollbacks,
-            "adam": self.adam.state(),
-            "schedule": self.schedule.state(),
-            "history": [list(vars(line).values()) for line in self.history],
+            "rows": self.parameters.rows.clone(),
+            "average": self.average.clone(),
+            "best": self.best.clone(),
+            "rollbacks": self.rollbacks.clone(),
+            "adam": {name: tensor.clone() for name, tensor in self.adam.state().items()},
+            "schedule": {name: tensor.clone() for name, tensor in self.schedule.state().items()},
+            "history": len(self.history),
         }
-        save_checkpoint(self.folder, self.fingerprint, state)
+
+    def _checkpoint(self) -> None:
+        self._save(self._state())
+
+    def _save(self, state: dict[str, Any]) -> None:
+        """Write a state, unless nothing has been trained since the checkpoint before."""
+        if self.folder is None or (state["epoch"] == self.saved_epoch and state["epoch"] < self.n_epochs):
+            return
+        history = [list(vars(line).values()) for line in self.history[: state["history"]]]
+        save_checkpoint(self.folder, self.fingerprint, {**state, "history": history})
+        self.saved_epoch = state["epoch"]
+
+    def _beat(self) -> None:
+        if self.folder is not None:
+            path = training_heartbeat(self.folder)
+            beat(path, epoch=self.epoch, of=self.n_epochs, fingerprint=self.fingerprint)
+
+    def _say_resumed(self) -> None:
+        """Record where this training goes on, and how far an earlier job had come with it."""
+        known = last_beat(training_heartbeat(self.folder)) if self.folder is not None else None
+        reached = int(known["epoch"]) if known and known.get("fingerprint") == self.fingerprint else 0
+        if max(self.epoch, reached) > 0:
+            job_event("resumed", epoch=self.epoch, reached=max(self.epoch, reached))
 
     def _resume(self) -> None:
         state = load_checkpoint(self.folder, self.fingerprint) if self.folder else None
         if state is None:
+            self._say_resumed()
             return
-        self.epoch = state["epoch"]
+        self.epoch = self.saved_epoch = state["epoch"]
         self.parameters.rows.copy_(state["rows"])
         self.average.copy_(state["average"])
         self.best.copy_(state["best"])
@@ -224,4 +265,5 @@ class Trainer:
         self.adam.restore(state["adam"])
         self.schedule.restore(state["schedule"])
         self.history = [Epoch(*line) for line in state["history"]]
+        self._say_resumed()
         log.info("training goes on after epoch %d", self.epoch)

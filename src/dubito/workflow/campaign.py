@@ -12,6 +12,7 @@ from typing import Any
 from dubito.config import Config, config_hash, load_config, parse_config
 from dubito.config.inputs import require_inputs
 from dubito.core.files import read_json, write_text
+from dubito.reporting.pause import PAUSED, end_pause, paused_because
 
 SNAPSHOT_VARIABLE = "DUBITO_CONFIG_SNAPSHOT"
 
@@ -53,6 +54,16 @@ def freeze_config(config: Config) -> Path:
     return snapshot
 
 
+def is_paused(name: str) -> bool:
+    """Say whether a campaign is paused."""
+    return paused_because(Path("results", name)) is not None
+
+
+def resume_paused(name: str) -> None:
+    """Take back what is said of a pause, now that jobs run again; they will say so if it lasts."""
+    end_pause(Path("results", name), "It was paused, and goes on.")
+
+
 def forget_unfitted(config: Config) -> None:
     """Delete what says that the driver was not fitted: it looked on when that was written, now it must be fitted."""
     method = config.uncertainty.acquire_with
@@ -66,11 +77,13 @@ def finished_line(name: str) -> str:
     """Return what is said when a campaign has ended: verdict, report, what to do next."""
     folder = Path("results", name)
     report = folder / "report" / "index.html"
-    verdict = ""
+    verdict, following = "", "open it in a browser, or run `dubito status`."
     if (folder / "summary.json").exists():
         summary = read_json(folder / "summary.json")
         verdict = f"{name}: {summary.get('state', '?')}. {summary.get('reason', '')}\n"
-    return f"{verdict}Report: {report}\nNext: open it in a browser, or run `dubito status`."
+        if summary.get("state") == PAUSED:
+            following = "look at the failures there; what to type then is said above, and by `dubito status`."
+    return f"{verdict}Report: {report}\nNext: {following}"
 
 
 def labels_spent(name: str, before: int) -> int:
@@ -84,7 +97,10 @@ def labels_spent(name: str, before: int) -> int:
 
 
 def failed_line(name: str) -> str:
-    """Return what is said when a campaign was stopped by an error."""
+    """Return what is said when a campaign was stopped by an error, or by too few labels."""
+    reason = paused_because(Path("results", name))
+    if reason is not None:
+        return f"{name}: paused. {reason}"
     return (
         f"{name} did not finish: the error is above, its log under results/{name}/logs. "
         "Next: mend the cause and start the same command again; finished work is kept."

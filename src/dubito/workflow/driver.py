@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from dubito.core.errors import DataError, EnvironmentFault
 from dubito.core.files import read_json, write_json
 from dubito.core.locks import is_alive, process_start
 from dubito.core.logs import get_logger
+from dubito.workflow.slurm_words import NOT_THERE, ask, is_job_of
 
 log = get_logger(__name__)
 
@@ -118,28 +118,31 @@ def campaign_locks(name: str) -> list[Path]:
 
 
 def refuse_live_jobs(name: str) -> None:
-    """Raise EnvironmentFault while Slurm jobs of an earlier driver in this folder still run.
+    """Raise EnvironmentFault while Slurm jobs of an earlier driver of this campaign still run.
 
-    A killed driver leaves its jobs to Slurm, and a new one would submit them again.
+    A killed driver leaves its jobs to Slurm, and a new one would submit them again. Jobs of other campaigns in
+    this folder are left alone.
     """
-    try:
-        answer = subprocess.run(
-            ["squeue", "--me", "--noheader", "-o", "%i|%Z|%k"], capture_output=True, text=True, timeout=60, check=False
+    code, text, error = ask(["squeue", "--me", "--noheader", "--format=%i|%j|%Z"])
+    if code == NOT_THERE:
+        return  # another scheduler than Slurm
+    if code != 0:
+        raise EnvironmentFault(
+            f"Slurm does not answer ({error or 'squeue failed'}), and it is not known whether jobs of an earlier start "
+            f"of '{name}' still run. Try `squeue --me`, and start again when it works."
         )
-    except (OSError, subprocess.TimeoutExpired):
-        return  # no Slurm here, or one that does not answer
     here = str(Path.cwd().resolve())
     own = os.environ.get("SLURM_JOB_ID")
     jobs = [
         fields[0]
-        for fields in (line.split("|", 2) for line in answer.stdout.splitlines())
-        if len(fields) == 3 and fields[1] == here and fields[2].startswith("rule_") and fields[0] != own
+        for fields in (line.split("|", 2) for line in text.splitlines())
+        if len(fields) == 3 and fields[2] == here and is_job_of(name, fields[1]) and fields[0] != own
     ]
     if jobs:
         raise EnvironmentFault(
-            f"{len(jobs)} Slurm jobs of this folder still run ({', '.join(jobs)}), left by an earlier start of "
-            f"'{name}' or another campaign here. Wait until they have ended, or run `scancel {' '.join(jobs)}`; "
-            "then start again: what they finish is kept."
+            f"{len(jobs)} Slurm job{'s' if len(jobs) > 1 else ''} of the campaign '{name}' still run "
+            f"({', '.join(jobs)}), left by an earlier start. Wait until they have ended, or run "
+            f"`scancel {' '.join(jobs)}`; then start again: what they finish is kept."
         )
 
 

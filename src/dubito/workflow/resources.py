@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from dubito.config import Config
 
@@ -123,15 +123,3 @@ def machine_has_gpu(environment: Mapping[str, str], devices: Path = Path("/dev")
     if "CUDA_VISIBLE_DEVICES" in environment and not visible_gpus(environment):
         return False
     return any(path.name.removeprefix("nvidia").isdigit() for path in devices.glob("nvidia*"))
-
-
-def shard_minutes(manifest: Mapping[str, Any], attempt: int) -> int:
-    """Return the time to ask for one labelling job of a batch, minutes.
-
-    A quarter of an hour for each structure where nothing is measured; else three times what labels have taken so far
-    and a quarter of an hour beside. Finished structures are kept when it runs out, and the next attempt has more.
-    """
-    structures = max(1, math.ceil(manifest["n_selected"] / max(1, manifest["n_shards"])))
-    seconds = dict(manifest.get("sharding", {})).get("seconds_per_structure")
-    each = 15.0 if seconds is None else 3 * seconds / 60
-    return int(attempt * (15 + math.ceil(structures * each)))

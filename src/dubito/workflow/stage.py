@@ -10,22 +10,28 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from dubito.core.errors import DubitoError
+from dubito.core.errors import CampaignPaused, DubitoError, MemoryFault
+from dubito.core.interrupt import Interrupted, listening
 from dubito.core.locks import exclusive, process_start
 from dubito.core.logs import configure, get_logger
-from dubito.core.progress import announce, record
+from dubito.core.progress import announce, is_job, record
+from dubito.reporting.pause import write_pause
 from dubito.workflow.arguments import gpus_of, stage_arguments
+from dubito.workflow.attempts import ATTEMPT_VARIABLE, OUT_OF_MEMORY, part_of
+from dubito.workflow.ledger import Making
 
 log = get_logger(__name__)
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 # MB in the unit of ru_maxrss: bytes on macOS, KiB elsewhere.
 _RSS_MB = 1e-6 if sys.platform == "darwin" else 1.024e-3
-# Wildcards that tell jobs of one rule and iteration apart.
-_PARTS = ("shard", "job", "group", "method", "profile")
+# Of the memory of a Slurm job, what Snakemake itself takes there (two processes), MB.
+_SNAKEMAKE_MB = 500
 
 
 def run_stage(name: str, snakemake: Any) -> None:
@@ -44,6 +50,15 @@ def run_stage(name: str, snakemake: Any) -> None:
     try:
         with exclusive(job.lock):
             text = _measured(job, snakemake)
+    except CampaignPaused as pause:
+        # Said to the person by the driver, once, when the other jobs have ended.
+        log.info("too few labels, so the campaign is paused; %s says more", job.folder / "summary.json")
+        write_pause(job.folder, pause, snakemake.config)
+        sys.exit(pause.exit_code)
+    except Interrupted as request:
+        # The retry, or the next start, goes on; nobody has to mend anything.
+        log.warning("%s", request)
+        sys.exit(request.exit_code)
     except DubitoError as error:
         log.error("%s\nThe log is %s", error, job.log)
         sys.exit(error.exit_code)
@@ -72,7 +87,7 @@ class _Job:
         self.campaign: str = settings["name"]
         self.max_iterations: int = settings["max_iterations"]
         self.iteration = int(wildcards["iteration"]) if "iteration" in wildcards else None
-        self.part = "_".join(wildcards[key] for key in _PARTS if key in wildcards)
+        self.part = part_of(wildcards)
         self.gpus = gpus_of(snakemake)
         self.folder = Path("results", self.campaign)
         self.log = Path(snakemake.log[0])
@@ -104,18 +119,59 @@ class _Job:
 def _measured(job: _Job, snakemake: Any) -> str:
     """Run the stage between a started and a finished (or failed) event; return the line to show."""
     start = time.monotonic()
-    job.event("started", threads=snakemake.threads, process_start=process_start(os.getpid()))
+    given = _given(snakemake)
+    job.event("started", threads=snakemake.threads, process_start=process_start(os.getpid()), **given)
+    is_job(job.event)
+    _limit_pyscf(given)
     log.info("%s starts: %s", job.stage, dict(snakemake.wildcards.items()))
     try:
         stage = importlib.import_module(f"dubito.stages.{job.stage}")
-        text: str = stage.run(**stage_arguments(stage.run, snakemake))
-    except BaseException as error:
-        job.event("failed", error=f"{type(error).__name__}: {error}", **_usage(start, job.gpus))
+        making = Making(job.stage, job.iteration, job.part, snakemake)
+        # Stages that never look for a request are ended by the signal itself, as any program.
+        waits = listening() if getattr(stage, "CHECKS_INTERRUPTS", False) else nullcontext()
+        with waits:
+            text: str = stage.run(**stage_arguments(stage.run, snakemake))
+        making.write(_usage(start, job.gpus))
+    except CampaignPaused as pause:
+        job.event("paused", reason=str(pause), **_usage(start, job.gpus))
         raise
+    except Interrupted as request:
+        job.event("interrupted", signal=request.signal, reason=str(request), **_usage(start, job.gpus))
+        raise
+    except MemoryError as error:
+        fault = MemoryFault(
+            f"The memory ran out in {job.stage}. Give the rule more mem_mb in the profile and start again (on a "
+            "cluster the next attempt asks for more by itself): finished work is kept."
+        )
+        job.event("failed", error=f"MemoryError: {error}", reason=OUT_OF_MEMORY, **_usage(start, job.gpus))
+        raise fault from error
+    except BaseException as error:
+        # Of torch, which has no error of its own for the memory of the processor.
+        is_memory = isinstance(error, MemoryFault) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+        reason = OUT_OF_MEMORY if is_memory else "error"
+        job.event("failed", error=f"{type(error).__name__}: {error}", reason=reason, **_usage(start, job.gpus))
+        raise
+    finally:
+        is_job(None)
     usage = _usage(start, job.gpus)
     job.event("finished", text=text, **usage)
     log.info("%s: %s (%.1f s)", job.stage, text, usage["wall_s"])
     return job.line(usage["wall_s"], text)
+
+
+def _given(snakemake: Any) -> dict[str, Any]:
+    """Return what the job was given: its number in Slurm, memory (MB), time limit (min), and which attempt it is."""
+    found = {"mem_mb": snakemake.resources.get("mem_mb", None), "runtime_min": snakemake.resources.get("runtime", None)}
+    numbers = {key: value if isinstance(value, int) else None for key, value in found.items()}
+    attempt = int(os.environ.get(ATTEMPT_VARIABLE, "1"))
+    return {"slurm_job": os.environ.get("SLURM_JOB_ID"), **numbers, "attempt": attempt}
+
+
+def _limit_pyscf(given: Mapping[str, Any]) -> None:
+    """Tell PySCF how much memory it may plan with where more is punished with death; it assumes 4000 MB."""
+    if given["slurm_job"] and given["mem_mb"]:
+        may = max(500, round(0.8 * (given["mem_mb"] - _SNAKEMAKE_MB)))
+        os.environ.setdefault("PYSCF_MAX_MEMORY", str(may))
 
 
 def _usage(start: float, gpus: int) -> dict[str, float]:

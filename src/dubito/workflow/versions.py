@@ -3,6 +3,11 @@
 Snakemake does not see edits in imported modules. Each rule therefore carries the version of its stage
 among its params: raise a number when, and only when, the stage would write other results, and every
 campaign reruns that stage and what follows. A docstring that moves never recomputes a label.
+
+The numbers also stand in the campaign's ``state/schema.json``, beside the version of the folder's layout: an older
+dubito, which would make everything again the older way, refuses the folder (:mod:`dubito.workflow.schema`). Raise
+``SCHEMA_VERSION`` there when, and only when, files move or the workflow needs one that older campaigns lack; give an
+upgrade for it that computes nothing.
 """
 
 from __future__ import annotations
