@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dubito.cli import campaign, files
+from dubito.cli import campaign, files, show
 from dubito.core.errors import DubitoError
 
 EPILOG = "Start a campaign with: snakemake --cores 2 (in a campaign folder; make one with `dubito new DIR`)."
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 campaign.register(app)
 files.register(app)
+show.register(app)
 
 
 @app.callback()

@@ -1,4 +1,4 @@
-"""Commands about a campaign: new, check, status, report, config."""
+"""Commands about a campaign: new, check, status, retry, report, config."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WORKFLOW_PARTS = ("Snakefile", "workflow", "envs", "profiles", "slurm")
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (new, check, status, report, config):
+    for command in (new, check, status, retry, report, config):
         app.command()(command)
 
 
@@ -44,28 +44,61 @@ def new(
     print(f"Next: edit {target}, then run `cd {folder} && dubito check {CONFIG_PATH} && snakemake --cores 2`.")
 
 
-def check(path: ConfigArgument = CONFIG_PATH) -> None:
+def check(
+    path: ConfigArgument = CONFIG_PATH,
+    profile: Annotated[
+        str,
+        typer.Option(metavar="NAME_OR_DIR", help="Also look at the cluster that `snakemake --profile` would use."),
+    ] = "",
+    submit: Annotated[
+        bool, typer.Option("--submit", help="With --profile: one tiny job per kind of node looks from there (Slurm).")
+    ] = False,
+    probe: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Label N initial structures (kept), and forecast the cost of all.")
+    ] = 0,
+) -> None:
     """Check a configuration: keys, files, whether the labeller takes the structures; forecast the labels."""
-    from dubito.cli.plan import check_start, forecast
-    from dubito.config import load_config
-    from dubito.config.inputs import require_inputs
+    from dubito.cli.checking import check_campaign
 
-    settings = load_config(path)
-    require_inputs(settings)
-    print(f"{path}: {check_start(settings)}")
-    for line in forecast(settings):
-        print(f"  {line}")
-    option = "" if path == CONFIG_PATH else f" --configfile {path}"
-    print(f"Next: run `snakemake --cores 2{option}` (add -n to see the jobs first).")
+    for line in check_campaign(path, profile=profile, submit=submit, probe=probe, snakefile=_snakefile):
+        print(line, flush=True)
 
 
 def status(
+    seconds: Annotated[
+        float, typer.Argument(metavar="[SECONDS]", min=0.5, help="With --watch: how often, 5 by default.")
+    ] = 5.0,
     path: Annotated[Path, typer.Option("--config", help="Configuration of the campaign.")] = CONFIG_PATH,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again until Ctrl-C.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print it for scripts; docs/running.md lists the keys.")] = False,
 ) -> None:
-    """Say where a campaign stands: iteration, labels, errors, what runs now, what failed."""
-    from dubito.cli.standing import standing
+    """Say on one screen where a campaign stands: jobs, labels, errors, cost, the rest, what failed, what to do."""
+    from dubito.cli.status import Watcher, campaign_name, show
+    from dubito.cli.status import watch as follow
 
-    print("\n".join(standing(_campaign_name(path))))
+    watcher = Watcher(campaign_name(path), "" if path == CONFIG_PATH else str(path))
+    if watch:
+        follow(watcher, seconds, json_only=json)
+    else:
+        show(watcher, json_only=json)
+
+
+def retry(
+    path: Annotated[Path, typer.Option("--config", help="Configuration of the campaign.")] = CONFIG_PATH,
+    iteration: Annotated[
+        int | None, typer.Option(min=0, help="Whose failed labels; without it: where the campaign is paused.")
+    ] = None,
+    reason: Annotated[
+        str, typer.Option(help="Only failures for these reasons, such as crashed,scf_not_converged.")
+    ] = "",
+) -> None:
+    """Have failed labels tried again at the next start; finished labels stay."""
+    from dubito.cli.retrying import retry as take_back
+
+    reasons = [one.strip() for one in reason.split(",") if one.strip()]
+    print("\n".join(take_back(_campaign_name(path), iteration=iteration, reasons=reasons)))
+    option = "" if path == CONFIG_PATH or "results" in path.parts[:1] else f" --configfile {path}"
+    print(f"Next: start the campaign again as before, for example `snakemake --cores 2{option}`.")
 
 
 def report(path: ConfigArgument = CONFIG_PATH) -> None:
@@ -129,6 +162,12 @@ def _workflow_folder() -> Path:
         "The workflow (Snakefile, workflow/, profiles/) is not beside the installed package. Install dubito from its "
         "checkout with `make env` or `pip install -e .`, or run this command inside the checkout."
     )
+
+
+def _snakefile() -> Path:
+    """Return the workflow that `snakemake` would take here."""
+    here = Path("Snakefile")
+    return here if here.is_file() else _workflow_folder() / "Snakefile"
 
 
 def _campaign_name(path: Path) -> str:

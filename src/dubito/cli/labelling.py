@@ -9,7 +9,10 @@ from dubito.core.errors import LabelError
 from dubito.data.formats import read_any, write_extxyz
 from dubito.data.store import write_structures
 from dubito.labelling.cache import LabelCache
+from dubito.labelling.gradient_check import check_gradients
 from dubito.labelling.registry import make_labeller
+from dubito.labelling.reuse import adopt, offer
+from dubito.labelling.sane import refuse_insane
 from dubito.labelling.service import label_structures
 
 _SHOWN = 5
@@ -23,11 +26,16 @@ def label_file(config: Config, path: Path, output: Path, threads: int) -> str:
     Raises
     ------
     LabelError
-        When not one structure could be labelled.
+        When not one structure could be labelled, or forces are not those of the energies.
     """
     labeller = make_labeller(config.labelling.labeller, threads=threads)
     cache = LabelCache(output.parent / ".dubito_labels", labeller.settings())
-    labelled, report = label_structures(read_any(path), labeller, cache, retry_failed=True)
+    structures = read_any(path)
+    adopt(offer(config.labelling.reuse_from, labeller, structures.ids), structures.ids, labeller, cache)
+    labelled, report = label_structures(structures, labeller, cache, retry_failed=True)
+    checks = config.labelling.checks
+    wrong = check_gradients(labelled, labeller, cache, checks)
+    labelled, report = refuse_insane(labelled, report, None, checks, wrong)
     failed = report["failed"]
     if not report["done"]:
         raise LabelError(

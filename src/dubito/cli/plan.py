@@ -24,18 +24,21 @@ def check_start(config: Config) -> str:
     from dubito.data.store import read_structures
     from dubito.labelling.inversion import require_fit
     from dubito.labelling.registry import make_labeller
+    from dubito.labelling.reuse import offer
     from dubito.stages import prepare_structures
 
     with TemporaryDirectory() as folder:
         output = Path(folder, "candidates.h5")
         prepare_structures.run(output=output, data=config.data, seed=config.campaign.seed)
         structures = read_structures(output)
-    make_labeller(config.labelling.labeller).check(structures)
+    labeller = make_labeller(config.labelling.labeller)
+    labeller.check(structures)
     for profile in config.evaluation.profiles:
         require_fit(equilibrium(config.data), profile)
     counts = Counter(formula_keys(structures)).most_common(3)
     kinds = ", ".join(f"{count} of {name}" for name, count in counts)
-    return f"valid; starts from {len(structures)} structures ({kinds}), which the labeller takes"
+    lent = f"\n  {offer(files, labeller).said()}" if (files := config.labelling.reuse_from) else ""
+    return f"valid; starts from {len(structures)} structures ({kinds}), which the labeller takes{lent}"
 
 
 def forecast(config: Config) -> list[str]:
