@@ -66,9 +66,9 @@ $(VENV)/.installed: envs/requirements.txt pyproject.toml | $(BIN)/python
 	"$(BIN)/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	touch $@; echo "installed in $$((SECONDS - start)) s"
 
-$(VENV)/.installed-dev: envs/requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: envs/requirements-dev.txt envs/requirements-slurm.txt $(VENV)/.installed
 	@start=$$SECONDS; echo "installing what tests and lint need ..."; \
-	"$(BIN)/python" -m pip install -qq --disable-pip-version-check -r $<; \
+	"$(BIN)/python" -m pip install -qq --disable-pip-version-check -r $< -r envs/requirements-slurm.txt; \
 	touch $@; echo "installed in $$((SECONDS - start)) s"
 
 $(BIN)/python:

@@ -3,6 +3,8 @@
 #   snakemake --cores 2                                     the demo, config/config.yaml
 #   snakemake --cores 2 --configfile config/examples/teacher.yaml
 #   snakemake --profile slurm                               on a cluster
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -10,6 +12,12 @@ min_version("9.0")
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
+
+
+# With `--sdm apptainer` (envs/dubito.def); otherwise it counts for nothing.
+if os.environ.get("DUBITO_CONTAINER"):
+
+    container: os.environ["DUBITO_CONTAINER"]
 
 
 report: "workflow/report/workflow.rst"

@@ -1,4 +1,4 @@
-"""Write the tables of docs/performance.md, docs/uncertainty.md and README.md from the benchmarks' JSON.
+"""Write the tables of docs/performance.md, uncertainty.md, labelling.md and README.md from the benchmarks' JSON.
 
     python benchmarks/tables.py            # print them
     python benchmarks/tables.py --write    # put them into the pages, between their markers
@@ -17,10 +17,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 import _doubt_tables as doubt
+import _label_tables as labels
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-PAGES = (ROOT / "docs" / "performance.md", ROOT / "docs" / "uncertainty.md", ROOT / "README.md")
+PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("performance", "uncertainty", "labelling")), ROOT / "README.md")
 
 Json = dict[str, Any]
 
@@ -304,6 +305,12 @@ TABLES |= {
     "methods_variants": _of_methods(doubt.ranking, "variants"),
     "methods_variants_calibration": _of_methods(doubt.calibration, "variants"),
     "gp_settings": _of_methods(doubt.settings, name="gp_settings"),
+}
+
+TABLES |= {
+    "ladder_counts": lambda: markdown(*labels.ladder_counts(read("scf_ladder"))),
+    "ladder_rows": lambda: markdown(*labels.ladder_rows(read("scf_ladder"))),
+    "insane_labels": lambda: markdown(*labels.insane(read("insane_labels"))),
 }
 
 

@@ -109,7 +109,9 @@ def test_an_unconverged_scf_gives_no_label(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(LabellingFailure, match="did not converge") as caught:
         labeller(max_cycle=2).label(AMMONIA)
     assert caught.value.reason == "scf_not_converged"
-    assert caught.value.attempts == 3
+    assert caught.value.attempts == 7
+    for rung in ("DIIS in 2 cycles", "second-order", "damping", "fractional", "'huckel'", "'vsap'", "'atom'"):
+        assert rung in str(caught.value), "the message names each rung"
 
 
 def test_a_net_force_beyond_the_limit_gives_no_label() -> None:

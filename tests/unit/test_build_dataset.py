@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dubito.config.data import DataConfig
-from dubito.core.errors import DataError
+from dubito.core.errors import CampaignPaused, DataError
 from dubito.core.files import write_json
 from dubito.data.store import read_structures, write_structures
 from dubito.data.structures import MODEL, Structures
@@ -144,9 +144,39 @@ def test_no_new_labels_keep_the_old_dataset(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_too_few_labels_to_train_and_validate(tmp_path: Path, n: int) -> None:
+    """No fault of the data: the campaign pauses, and says what to do."""
     part = labels(4, 1)
-    with pytest.raises(DataError, match=rf"only {n} structure\(s\) are labelled \({4 - n} failed\)"):
+    with pytest.raises(CampaignPaused, match=rf"^{4 - n} of the 4 structures.* leaves {n} label") as pause:
         build(tmp_path, [part.with_columns(labels__mask=np.arange(4) < n)])
+    assert "`dubito retry`" in str(pause.value)
+    assert (pause.value.iteration, pause.value.labels) == (0, {"done": n, "failed": 4 - n, "reused": 0})
+
+
+def test_a_pause_counts_the_reasons(tmp_path: Path) -> None:
+    failed = [{"id": "x", "reason": r, "message": m} for r, m in (("crashed", "Boom."), ("net_force", "Off."))]
+    write_json(tmp_path / "shard_0_0.json", {"done": 0, "failed": failed, "reused": 0})
+    with pytest.raises(CampaignPaused, match=r"\(crashed 1, net_force 1\).*; the first: Boom\. Mend"):
+        build(tmp_path, [labels(2, 1).with_columns(labels__mask=False)])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.9, 0.999])
+def test_a_truncated_shard_is_named_and_gives_no_label(tmp_path: Path, share: float) -> None:
+    """What was cut off is never read as fewer, or other, labels."""
+    build(tmp_path, [labels(40, 1), labels(3, 2)])
+    path = tmp_path / "shard_0_0.h5"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(DataError, match="shard_0_0"):
+        build_dataset.run(
+            previous=None,
+            manifest=tmp_path / "selection_0.json",
+            shards=[path, tmp_path / "shard_0_1.h5"],
+            output=tmp_path / "again.h5",
+            data=DataConfig(),
+            seed=1,
+            iteration=0,
+        )
+    assert not (tmp_path / "again.h5").exists()
 
 
 def test_a_lost_shard_is_noticed(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from dubito.data.structures import Structures
 from dubito.stages import _shards, select_batch
 from dubito.stages._shards import n_jobs, plan_shards, seconds_per_label, smallest_job
 from dubito.testing.structures import rattled, toy_labels
-from dubito.workflow.resources import NETWORK_RULES, labelling_device, network_device, shard_minutes, threads_of
+from dubito.workflow.resources import NETWORK_RULES, labelling_device, network_device, threads_of
+from dubito.workflow.work import labelling_minutes
 
 RULES = Path(__file__).parents[2] / "workflow" / "rules"
 
@@ -72,7 +73,7 @@ def test_every_rule_that_labels_asks_for_its_gpu_and_is_not_rerun_for_the_device
         labels = name in ("label_structures", "prepare_reference")
         assert ("gpu=label_gpus" in block) == labels, name
         assert ("rerun_for=LABELLER" in block) == labels, name
-        assert ('labelling=untracked(section("labelling", "labeller"))' in block) == labels, name
+        assert ('labelling=untracked(section("labelling", "labeller"' in block) == labels, name
         assert 'section("labelling")' not in block, name
 
 
@@ -196,10 +197,18 @@ def test_auto_is_a_value_of_the_configuration() -> None:
 
 
 def test_time_asked_for() -> None:
-    assert shard_minutes({"n_selected": 18, "n_shards": 3}, 1) == 15 + 6 * 15
-    assert shard_minutes({"n_selected": 18, "n_shards": 3}, 2) == 2 * (15 + 6 * 15)
+    assert labelling_minutes({"n_selected": 18, "n_shards": 3}) == 15 + 6 * 15
     measured = {"n_selected": 18, "n_shards": 2, "sharding": {"seconds_per_structure": 60.0}}
-    assert shard_minutes(measured, 1) == 15 + 9 * 3
+    assert labelling_minutes(measured) == 15 + 9 * 3
     long = {"n_selected": 18, "n_shards": 9, "sharding": {"seconds_per_structure": 1800.0}}
-    assert shard_minutes(long, 1) == 15 + 2 * 90, "three times what was measured, however long that is"
-    assert shard_minutes({"n_selected": 0, "n_shards": 0}, 1) == 30
+    assert labelling_minutes(long) == 15 + 2 * 90, "three times what was measured, however long that is"
+    assert labelling_minutes({"n_selected": 0, "n_shards": 0}) == 30
+
+
+def test_every_rule_asks_for_memory_and_time_under_its_own_name() -> None:
+    asking = {name: " ".join(block.split()) for name, block in rules().items() if "script:" in block}
+    assert len(asking) > 15
+    for name, block in asking.items():
+        assert re.search(rf'mem_mb=REQUESTS\.memory\( ?"{name}", ', block), name
+        assert re.search(rf'runtime=REQUESTS\.minutes\( ?"{name}", ', block), name
+        assert "retries:" not in block, "retries of a rule are nested in its too small allocation"

@@ -18,13 +18,14 @@ import pytest
 
 from dubito.config import Config
 from dubito.config.labelling import LabellingConfig, TeacherConfig
-from dubito.core.errors import DataError, EnvironmentFault
+from dubito.core.errors import DataError, EnvironmentFault, MemoryFault
+from dubito.core.interrupt import Interrupted
 from dubito.core.locks import exclusive, is_alive, process_start
-from dubito.core.progress import read
+from dubito.core.progress import job_event, read
 from dubito.workflow import driver
 from dubito.workflow.arguments import convert_arguments, stage_arguments
 from dubito.workflow.campaign import SNAPSHOT_VARIABLE, freeze_config, labels_spent, load_campaign
-from dubito.workflow.stage import run_stage
+from dubito.workflow.stage import _limit_pyscf, run_stage
 from dubito.workflow.versions import STAGE_VERSIONS, stage_version
 
 ROOT = Path(__file__).parents[2]
@@ -202,21 +203,27 @@ def test_damaged_driver_file_stops_nothing(folder: Path) -> None:
     driver.claim_campaign("toy")
 
 
-def test_live_slurm_jobs_of_this_folder_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_slurm_jobs_of_this_campaign_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = folder / "bin" / "squeue"
     tool.parent.mkdir()
     lines = [
-        f"11|{folder.resolve()}|rule_label_structures_wildcards_000",
-        f"12|{folder.resolve()}|",
-        "13|/elsewhere|rule_train_ensemble",
-        f"14|{folder.resolve()}|rule_train_ensemble",
+        f"11|dubito-toy_3f2a|{folder.resolve()}",
+        f"12|interactive|{folder.resolve()}",
+        "13|dubito-toy_3f2a|/elsewhere",
+        f"14|dubito-toy_77b0|{folder.resolve()}",
+        f"15|dubito-toy_2_77b0|{folder.resolve()}",  # another campaign, toy_2
+        f"16|dubito-toy|{folder.resolve()}",
     ]
     tool.write_text("#!/bin/sh\ncat <<'EOF'\n" + "\n".join(lines) + "\nEOF\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
     with pytest.raises(EnvironmentFault, match=r"2 Slurm jobs.*scancel 11 14`"):
         driver.refuse_live_jobs("toy")
-    tool.write_text("#!/bin/sh\nexit 1\n")
+    driver.refuse_live_jobs("other")
+    tool.write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2; exit 1\n")
+    with pytest.raises(EnvironmentFault, match=r"Unable to contact.*squeue --me"):
+        driver.refuse_live_jobs("toy")
+    monkeypatch.setenv("PATH", str(folder))
     driver.refuse_live_jobs("toy")
 
 
@@ -360,3 +367,34 @@ def test_a_bug_shows_its_traceback(stages: dict[str, Any], capsys: pytest.Captur
     assert left.value.code == 1
     assert "Traceback" in capsys.readouterr().err
     assert "RuntimeError: boom" in Path("results/toy/logs/x.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "events"),
+    [
+        (MemoryError(), 2, ("failed", "out_of_memory")),
+        (MemoryFault("The kernel took it."), 2, ("failed", "out_of_memory")),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), 1, ("failed", "out_of_memory")),
+        (DataError("a.xyz is empty."), 2, ("failed", "error")),
+        (Interrupted("SIGUSR1"), 75, ("interrupted", "SIGUSR1 asked this job to stop.")),
+    ],
+)
+def test_the_last_event_says_what_the_retry_must_know(
+    stages: dict[str, Any], error: BaseException, code: int, events: tuple[str, str]
+) -> None:
+    stages["error"] = error
+    with pytest.raises(SystemExit) as left:
+        run_stage("toy_stage", toy_job())
+    assert left.value.code == code
+    last = read(Path("results/toy/progress.jsonl"))[-1]
+    assert (last["event"], last["reason"][: len(events[1])]) == events
+    job_event("resumed", epoch=1)  # no job, no event
+    assert read(Path("results/toy/progress.jsonl"))[-1] == last
+
+
+def test_pyscf_is_told_of_the_memory_where_more_is_punished(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYSCF_MAX_MEMORY", raising=False)
+    _limit_pyscf({"slurm_job": None, "mem_mb": 8500})
+    assert "PYSCF_MAX_MEMORY" not in os.environ
+    _limit_pyscf({"slurm_job": "11", "mem_mb": 8500})
+    assert os.environ.pop("PYSCF_MAX_MEMORY") == "6400"

@@ -131,14 +131,6 @@ def test_another_selection_or_training_is_still_made(edited: Campaign) -> None:
     assert "train_ensemble" in edited.jobs_of_dry_run()
 
 
-def test_a_batch_is_labelled_again_by_the_line_a_pause_gives(finished: Campaign) -> None:
-    shards = [f"results/rehearsal/iter_001/labels/shard_{shard:03d}.h5" for shard in (0, 1)]
-    text = finished.run("-n", "--forcerun", *shards)
-    assert "iteration 001: label shard 000" in text
-    assert "iteration 001: decide whether to go on" in text
-    assert "iteration 000" not in text
-
-
 def test_another_campaign_of_the_folder_finds_the_labels(finished: Campaign, campaign: Callable) -> None:
     other = campaign(campaign={"name": "other"})
     shutil.copytree(finished.folder / "results" / "label_cache", other.folder / "results" / "label_cache")

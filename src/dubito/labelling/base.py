@@ -20,6 +20,10 @@ NOT_FINITE = "not_finite"
 CRASHED = "crashed"
 NOT_FOUND = "not_found"
 REFUSED = "refused"
+NET_TORQUE = "net_torque"
+ABSURD_FORCE = "absurd_force"
+GRADIENT = "gradient"
+OUTLIER = "outlier"
 REASONS = {
     SCF_NOT_CONVERGED: "no rung of the SCF ladder converged",
     NET_FORCE: "the forces do not sum to zero, so the gradient is wrong or the grid too coarse",
@@ -27,6 +31,10 @@ REASONS = {
     CRASHED: "the program that makes the label raised an error",
     NOT_FOUND: "the labelled files do not hold this structure",
     REFUSED: "the labeller does not take such a structure",
+    NET_TORQUE: "the forces would turn the molecule as a whole",
+    ABSURD_FORCE: "a force is larger than any worth learning",
+    GRADIENT: "the forces are not the derivative of the energy",
+    OUTLIER: "the label contradicts the ensemble that selected its structure",
 }
 
 

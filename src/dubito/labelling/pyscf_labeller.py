@@ -120,13 +120,14 @@ class PyscfLabeller(Labeller):
 
         A label that plain DIIS gives does not depend on it. Where DIIS fails, the SCF has several solutions, and
         which one the later rungs find may depend on where they start; the label says how many rungs it took.
-        ``early_abort`` counts only when it is off: failures from the time before it stand.
+        ``early_abort`` counts only when it is off: failures from the time before it stand. A ladder with more rungs
+        is more effort.
         """
-        effort = {key: getattr(self.config, key) for key in _EFFORT}
+        effort = {"ladder": LADDER, **{key: getattr(self.config, key) for key in _EFFORT}}
         return effort if self.config.early_abort else {**effort, "early_abort": False}
 
     def outdated(self, label: Label) -> bool:
-        """Say whether a remembered label came from a later rung of an older ladder, with an unsafe start."""
+        """Say whether a remembered label came from a later rung of an older ladder, and may be of an excited state."""
         return label.attempts > 1 and label.ladder < LADDER
 
     def accepts(self, label: Label) -> LabellingFailure | None:

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dubito.core.errors import DubitoError
+from dubito.workflow import slurm_site
 from dubito.workflow.resources import NETWORK_RULES, labelling_device, network_device
 
 # The rules that label.
@@ -79,13 +81,21 @@ def main(arguments: list[str]) -> int:
         found.update(_collected(api.workflow_api._workflow, executor, settings, args, notes))
         found["notes"] = notes.said
 
-    original, DAGApi.execute_workflow = DAGApi.execute_workflow, collect
-    try:
+    refused: list[str] = []
+
+    def remember(workflow: Any) -> None:
+        # A start ends at the first value that can't be right; here all are to be told.
+        try:
+            original(workflow)
+        except DubitoError as error:
+            refused.append(str(error))
+
+    original = slurm_site.require_values
+    with _replaced(DAGApi, "execute_workflow", collect), _replaced(slurm_site, "require_values", remember):
         is_ok = cli.args_to_api(args, parser)
-    finally:
-        DAGApi.execute_workflow = original
     if not is_ok or not found:
         return 1
+    found["refused"] = refused
     Path(output).write_text(json.dumps(found, indent=1, sort_keys=True, default=str))
     return 0
 
@@ -192,6 +202,17 @@ def _wildcards(workflow: Any) -> Any:
             "profile": profiles[0] if profiles else "none",
         }
     )
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Replace an attribute for a while."""
+    original = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
 
 
 @contextmanager
