@@ -80,7 +80,7 @@ def retry(name: str, *, iteration: int | None, reasons: Sequence[str]) -> list[s
     again = [failed for shard in chosen for failed in _matching(shard.failed or (), reasons)]
     reopened = _reopen(shards, [str(failed["id"]) for failed in again])
     # In this order a kill in between leaves what this command finds again.
-    removed = [*_remove_made(where), *_remove_shards(folder, k, chosen)]
+    removed = [*_remove_page(folder), *_remove_made(where), *_remove_shards(folder, k, chosen)]
     end_pause(folder, f"The failed labels of iteration {k} are to be tried again.")
     record(
         folder / "progress.jsonl",
@@ -101,6 +101,15 @@ def retry(name: str, *, iteration: int | None, reasons: Sequence[str]) -> list[s
     lines.append(f"  removed, since it is made anew: {', '.join(removed)}")
     lines.append(f"  kept: the {kept} labels of this batch (in {CACHE}), the batch, and all earlier iterations")
     return lines
+
+
+def _remove_page(folder: Path) -> list[str]:
+    """Remove the final report: Snakemake makes no missing decision where what it led to is there."""
+    page = folder / "report" / "index.html"
+    if not page.exists():
+        return []
+    page.unlink()
+    return [str(page.relative_to(folder))]
 
 
 def _refuse_running(name: str, folder: Path) -> None:

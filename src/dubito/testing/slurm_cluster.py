@@ -91,7 +91,7 @@ class SlurmCluster:
         accounting: bool = False,
         min_job_age_s: int = 300,
         kill_wait_s: int = 3,
-        node_timeout_s: int = 10,
+        node_timeout_s: int = 20,
         owner_pid: int | None = None,
     ) -> None:
         self._is_temporary = root is None

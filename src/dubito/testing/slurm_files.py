@@ -102,6 +102,8 @@ def slurm_conf(cluster: Layout) -> str:
         f"KillWait={cluster.kill_wait_s}",
         f"MinJobAge={cluster.min_job_age_s}",
         f"SlurmdTimeout={cluster.node_timeout_s}",
+        # A loaded machine takes its time to kill; after the default of a minute the node would be drained.
+        "UnkillableStepTimeout=300",
         "Waittime=0",
         "MaxArraySize=1001",
         "PropagateResourceLimits=NONE",
