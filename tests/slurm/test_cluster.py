@@ -73,6 +73,6 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert "as root" in str(why_not())
     with pytest.raises(EnvironmentFault, match=r"No Slurm cluster can be started here: .* as root"):
-        SlurmCluster().start()
+        SlurmCluster("/run/never").start()
     with pytest.raises(EnvironmentFault, match="longer than 60 characters"):
         SlurmCluster("/" + "x" * 80)
