@@ -56,6 +56,10 @@ rule all:
     default_target: True
     input:
         expand("results/{campaign}/report/index.html", campaign=CONFIG.campaign.name),
+        results_to_keep,
+
+
+settle_requests()
 
 
 onstart:
@@ -64,6 +68,7 @@ onstart:
 
 onsuccess:
     announce(finished_line(CONFIG.campaign.name))
+    end_campaign()
 
 
 onerror:

@@ -166,7 +166,7 @@ def keep_if_wrong(campaign: Campaign, tally: Tally, options: argparse.Namespace)
 def raw_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return the configuration of the campaigns."""
     return settings(
-        seconds_per_label=0.3, max_epochs=30 if options.short else 80, max_iterations=1 if options.short else 2
+        seconds_per_label=0.3, max_epochs=30 if options.short else 250, max_iterations=1 if options.short else 2
     )
 
 
@@ -195,7 +195,7 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     options.interruptions = options.interruptions or (6 if options.short else 50)
     options.hits = options.hits or (6 if options.short else 7)
-    options.pause_s = (1.5, 6.0) if options.short else (2.0, 12.0)
+    options.pause_s = (1.5, 6.0) if options.short else (2.0, 16.0)
     return options
 
 

@@ -36,6 +36,7 @@ def prepared(folder: Path, n: int) -> Config:
     raw["campaign"]["name"] = "wide"
     raw["data"]["initial"]["n_structures"] = n
     raw["labelling"]["structures_per_shard"] = 1
+    raw["selection"]["duplicate_distance_angstrom"] = 1e-6  # a thousand displaced ammonias are all to be labelled
     (folder / "campaign.yaml").write_text(yaml.safe_dump(raw))
     config = parse_config(raw)
     first = folder / "results" / "wide" / "iter_000"

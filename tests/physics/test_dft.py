@@ -176,7 +176,7 @@ def test_profile_killed_on_the_way_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
     def mortal(self: TeacherLabeller, one: Structures) -> Label:
         calls.append(one.ids[0])
-        if len(calls) == 5:
+        if len(calls) == 9:  # the first label, four around it that check its gradient, three more, and one in hand
             raise KeyboardInterrupt
         return honest(self, one)
 

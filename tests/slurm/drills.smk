@@ -2,10 +2,12 @@
 import sys
 from pathlib import Path
 
+from dubito.workflow import slurm_watch
 from dubito.workflow.slurm_guard import guard_slurm
 from dubito.workflow.slurm_signal import pass_signals_on
 
 if workflow.is_main_process:
+    slurm_watch.TRY_AGAIN_S = 1.0
     guard_slurm("drill")
 else:
     pass_signals_on()

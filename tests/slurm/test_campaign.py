@@ -51,12 +51,15 @@ def test_killed_resumed_and_the_same_selection(
         first = one.labels()
         live = one.live_jobs()
         assert live
+        # However long the next start takes on a busy machine, they are still there.
+        cluster.run(["scontrol", "suspend", ",".join(live)], check=False)
 
         # Refused beside the jobs that are left, in one paragraph that says what to type.
         text = one.run(code=2)
         assert f"scancel {live[0]}" in text and "Traceback" not in text, text
         # Another campaign of the folder would not be.
         assert f"dubito-{one.name}_" in cluster.run(["squeue", "--noheader", "--format=%j"]).stdout
+        cluster.run(["scontrol", "resume", ",".join(live)], check=False)
         end = time.monotonic() + 120
         while one.live_jobs() and time.monotonic() < end:
             time.sleep(0.3)

@@ -73,13 +73,24 @@ def test_a_gpu_that_torch_does_not_see(cluster: SlurmCluster, tmp_path: Path, pr
 ACCOUNTS = """
 from dubito.cli.cluster.check_accounts import check_accounts, check_verdicts
 from dubito.cli.cluster.plan import Plan, Request
-from dubito.cli.cluster.slurm import read_associations, read_cluster
+from dubito.core.slurm.accounts import read_associations
+from dubito.core.slurm.cluster import read_cluster
 
 cluster = read_cluster()
 for account in ("alloc1", "closed", "spent", "aloc1"):
     plan = Plan("slurm", "p/config.yaml", requests=(Request("decide", 1, mem_mb=500, runtime_min=5, account=account),))
     for finding in (*check_accounts(plan, cluster, read_associations([account])), *check_verdicts(plan)):
         print(account, finding.line())
+"""
+
+
+LIMITS = """
+from dubito.core.slurm.limits import Job, read_site
+
+site = read_site()
+for kind in ("minutes", "mem_mb", "gpus"):
+    print(kind, site.most(kind, Job()), site.by_account(None, kind, Job()))
+print("submitted", site.most_submitted(Job()))
 """
 
 
@@ -102,3 +113,14 @@ def test_accounts_that_are_wrong_or_closed(cluster_with_accounting: SlurmCluster
     # Slurm takes such a job and never starts it.
     assert "closed for root (GrpTRESMins=cpu=0)" in said["spent"][0] and " ok: " in said["spent"][1]
     assert "Did you mean 'alloc1'?" in said["aloc1"][0] and "Slurm would refuse" in said["aloc1"][1]
+
+    # Limits of the quality of service and of the partition, in the words of a real sacctmgr and scontrol.
+    cluster.run(
+        ["sacctmgr", "--immediate", "modify", "qos", "normal", "set", "MaxWall=00:20:00", "MaxSubmitJobsPerUser=10",
+         "MaxTRESPerJob=gres/gpu=1,mem=6G"]
+    )  # fmt: skip
+    cluster.run(["scontrol", "update", "partitionname=cpu", "MaxMemPerNode=5000"])
+    said = dict(line.split(" ", 1) for line in cluster.run([sys.executable, "-c", LIMITS]).stdout.splitlines())
+    assert "amount=20, by='QOS normal (MaxWall)'" in said["minutes"], said
+    assert "amount=5000, by='partition cpu (MaxMemPerNode)'" in said["mem_mb"] and "amount=6144" in said["mem_mb"], said
+    assert "amount=1," in said["gpus"] and "amount=10, by='QOS normal (MaxSubmitPU)'" in said["submitted"], said

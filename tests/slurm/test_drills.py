@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import getpass
+import shlex
 import subprocess
 import sys
 import time
@@ -64,10 +66,9 @@ def start(cluster: SlurmCluster, folder: Path, profile: str, *arguments: str) ->
         "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5",
         "--config", f"node={cluster.nodes[1]}", *arguments,
     ]  # fmt: skip
+    env = {**cluster.env, "PATH": f"{folder / 'bin'}:{cluster.env['PATH']}"}
     with (folder / "driver.log").open("w") as log:
-        driver = subprocess.Popen(
-            cluster.command(command), cwd=folder, env=cluster.env, stdout=log, stderr=log, text=True
-        )
+        driver = subprocess.Popen(cluster.command(command), cwd=folder, env=env, stdout=log, stderr=log, text=True)
     return Drill(cluster, folder, driver)
 
 
@@ -155,15 +156,38 @@ def drill_jobs(cluster: SlurmCluster) -> list[str]:
     return cluster.run(["squeue", "--noheader", "--format=%i"]).stdout.split()
 
 
+# The first job that is taken is not answered for.
+SBATCH = """#!/bin/sh
+said=$(sbatch "$@") || exit
+test -e {folder}/unanswered && echo "$said" && exit
+echo "$said" > {folder}/unanswered
+echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
+exit 1
+"""
+
+
 def test_with_accounting(cluster_with_accounting: SlurmCluster, tmp_path: Path, profile: Callable[..., str]) -> None:
-    """Asked by sacct, which says `CANCELLED by 0`, and through an outage of the accounting."""
+    """Asked by sacct, which says `CANCELLED by 0`, through an outage of the accounting; and a limit on submitted jobs.
+
+    In a folder whose name a shell would expand.
+    """
     cluster = cluster_with_accounting
+    folder = tmp_path / "a $HOME `false` folder"
+    (folder / "bin").mkdir(parents=True)
+    real = cluster.run(["sh", "-c", "command -v sbatch"]).stdout.strip()
+    script = SBATCH.replace("$(sbatch", f"$({real}").format(folder=shlex.quote(str(folder)))
+    (folder / "bin" / "sbatch").write_text(script)
+    (folder / "bin" / "sbatch").chmod(0o755)
     code, text = run_to_the_end(cluster, tmp_path, profile(account='"expired"'))
     assert code == 2
     assert "gives the account 'expired'" in text and "may use: alloc1" in text, text
 
-    drill = start(cluster, tmp_path, profile(account='"alloc1"'), "--slurm-status-command", "sacct", "scancelled.done")
+    limit = ["sacctmgr", "-i", "modify", "user", getpass.getuser(), "set"]
+    cluster.run([*limit, "MaxSubmitJobs=0"])
+    drill = start(cluster, folder, profile(account='"alloc1"'), "--slurm-status-command", "sacct", "scancelled.done")
     try:
+        drill.wait(lambda: "Slurm takes no more jobs for now (AssocMaxSubmitJobLimit)" in drill.log, "the limit", 60)
+        cluster.run([*limit, "MaxSubmitJobs=-1"])
         drill.wait(lambda: drill.has("scancelled", "1", "started"), "the job runs")
         cluster.stop_accounting()
         drill.wait(lambda: "Slurm does not answer (sacct)" in drill.log, "the outage", 60)
@@ -174,3 +198,8 @@ def test_with_accounting(cluster_with_accounting: SlurmCluster, tmp_path: Path, 
         drill.driver.kill()
     assert [line[:3] for line in drill.trace][-1] == ["scancelled", "2", "finished"]
     assert "SLURM status is: 'CANCELLED'" in drill.log
+    assert "sbatch failed" not in drill.log and drill.log.count("Slurm takes no more jobs for now (Assoc") == 1
+    # Without an answer, but taken: it was not submitted a second time.
+    assert [line[1] for line in drill.trace if line[2] == "started"] == ["1", "2"], drill.trace
+    first = (folder / "unanswered").read_text().strip()
+    assert drill.slurm_id("scancelled") == first and f"took the job all the same, as {first}" in drill.log, drill.log

@@ -14,15 +14,19 @@ from typing import Any
 import pytest
 
 from dubito.config import parse_config
+from dubito.core import progress as progress_module
 from dubito.core.heartbeat import beat, labelling_heartbeat
 from dubito.core.progress import read, record
+from dubito.core.slurm.asking import minutes
+from dubito.core.slurm.limits import Job
 from dubito.data.store import write_structures
 from dubito.testing.structures import rattled
 from dubito.workflow import attempts as attempts_module
 from dubito.workflow import work
 from dubito.workflow.attempts import Attempts, key_of
-from dubito.workflow.escalation import Requests
-from dubito.workflow.slurm_facts import Limits, Partitions, ended_as, minutes_of, parse_partitions
+from dubito.workflow.escalation import Requests, SnakemakePlace
+from dubito.workflow.slurm_facts import KnownSite, ended_as
+from dubito.workflow.submissions import Submissions
 
 SHARD = {"campaign": "toy", "iteration": "001", "shard": "002"}
 KEY = ("label_structures", 1, "002")
@@ -125,6 +129,47 @@ def test_an_attempt_that_left_no_trace_has_an_unknown_cause(campaign: Path) -> N
     assert doublings(Attempts(campaign, Slurm()), 3) == (2, 2)
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("cancelled", (0, 0)),
+        ("node_fail", (0, 0)),
+        ("out_of_memory", (1, 0)),
+        ("timeout", (0, 1)),
+        ("unknown", (1, 1)),
+        (None, (1, 1)),
+    ],
+)
+def test_slurm_is_asked_for_a_job_that_never_said_that_it_began(
+    campaign: Path, answer: str | None, expected: tuple[int, int]
+) -> None:
+    submissions = Submissions()
+    submissions.note(submitted(1), "11")
+    attempts = Attempts(campaign, Slurm(job11=answer), submissions)
+    assert doublings(attempts, 2) == doublings(attempts, 2) == expected
+
+
+def test_what_was_refused_or_cancelled_in_the_queue_asks_for_no_more(campaign: Path) -> None:
+    submissions = Submissions()
+    attempts = Attempts(campaign, Slurm(job12="cancelled", job13="cancelled", job14="out_of_memory"), submissions)
+    submissions.note(submitted(1), None)
+    assert doublings(attempts, 2) == (0, 0)
+    submissions.note(submitted(2), "12")
+    submissions.note(submitted(3), "13")
+    assert doublings(attempts, 4) == (0, 0)
+    # Beside what is in the file: one that ran, and ran out of memory.
+    submissions.note(submitted(4), "14")
+    event(campaign, "started", "14")
+    assert doublings(attempts, 5) == (1, 0)
+    # Without the guard nothing is known of them.
+    assert doublings(Attempts(campaign, Slurm(job14="out_of_memory")), 5) == (4, 3)
+
+
+def submitted(attempt: int) -> Any:
+    rule = SimpleNamespace(name="label_structures")
+    return SimpleNamespace(rule=rule, wildcards_dict=SHARD, attempt=attempt)
+
+
 def test_the_jobs_own_word_is_enough(campaign: Path) -> None:
     slurm = Slurm()
     attempts = Attempts(campaign, slurm)
@@ -204,21 +249,21 @@ def test_the_file_is_read_on_not_again(campaign: Path, monkeypatch: pytest.Monke
     for _ in range(50):
         event(campaign, "started", None, part="other")
     doublings(attempts, 1)
-    parsed: list[bytes] = []
-    real = attempts_module.json.loads
+    parsed: list[str] = []
+    real = progress_module.json.loads
 
-    def loads(text: bytes) -> Any:
+    def loads(text: str) -> Any:
         parsed.append(text)
         return real(text)
 
-    monkeypatch.setattr(attempts_module.json, "loads", loads)
+    monkeypatch.setattr(progress_module.json, "loads", loads)
     doublings(attempts, 1)
     assert parsed == []
     event(campaign, "started", "11")
     with (campaign / "progress.jsonl").open("a") as file:
         file.write('{"event": "sta')  # a writer that was killed
     assert doublings(attempts, 2) == (0, 1)
-    assert not any(b"other" in line for line in parsed)
+    assert not any("other" in line for line in parsed)
     assert [e["event"] for e in read(campaign / "progress.jsonl")][50:] == ["started", "died"], (
         "half a line spoils none"
     )
@@ -299,38 +344,63 @@ def test_a_forgotten_job_and_a_silent_controller_are_two_things(commands: Callab
 def test_without_slurm_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert ended_as("11") is None
-    assert Partitions().limits("cpu") == Limits()
+    assert KnownSite().most("minutes", Job()) is None
 
 
 @pytest.mark.parametrize(
-    ("text", "minutes"),
-    [("30", 30), ("1:00:00", 60), ("45:30", 45), ("2-00:00:00", 2880), ("1-12", 2160), ("7-00:30", 10110),
-     ("infinite", None), ("n/a", None)],
+    ("text", "expected"),
+    [("30", 30), ("1:00:00", 60), ("45:30", 45.5), ("2-00:00:00", 2880), ("1-12", 2160), ("7-00:30", 10110),
+     ("infinite", None), ("n/a", None), ("UNLIMITED", None), ("Partition_Limit", None)],
 )  # fmt: skip
-def test_times_of_slurm(text: str, minutes: int | None) -> None:
-    assert minutes_of(text) == minutes
+def test_times_of_slurm(text: str, expected: float | None) -> None:
+    assert minutes(text) == expected
 
 
-def test_the_largest_node_of_a_partition_counts() -> None:
-    default, found = parse_partitions("cpu*|1:00:00|16000\ncpu*|1:00:00|64000\nlong|infinite|8000+\n")
-    assert default == "cpu"
-    assert found == {"cpu": Limits(64000, 60), "long": Limits(8000, None)}
+SITE = """\
+PartitionName=cpu Default=YES Hidden=NO MaxTime=01:00:00 MaxMemPerNode=UNLIMITED State=UP
+PartitionName=long Default=NO Hidden=YES MaxTime=2-00:00:00 MaxMemPerNode=5000 State=UP
+PartitionName=gpu Default=NO Hidden=NO MaxTime=UNLIMITED MaxMemPerNode=UNLIMITED State=UP
+NodeName=c1 CPUTot=8 RealMemory=16000 MemSpecLimit=1000 AvailableFeatures=(null) Gres=(null) Partitions=cpu,long
+NodeName=c2 CPUTot=8 RealMemory=64000 AvailableFeatures=big Gres=(null) Partitions=cpu
+NodeName=g1 CPUTot=8 RealMemory=8000 AvailableFeatures=(null) Gres=gpu:a100:2 Partitions=gpu,cpu
+AccountingStorageType = accounting_storage/none"""
 
 
-def test_partitions_are_asked_once(commands: Callable[..., Path]) -> None:
-    calls = commands("sinfo", "cpu*|1:00:00|16000\nlong|2-00:00:00|8000")
-    partitions = Partitions()
-    assert partitions.limits("long") == Limits(8000, 2880)
-    assert partitions.limits(None) == Limits(16000, 60)
-    assert partitions.limits("no_such") == Limits(16000, 60)
-    assert partitions.limits("cpu,long") == Limits(16000, 2880)
-    assert len(calls.read_text().splitlines()) == 1
+def most(site: KnownSite, **more: Any) -> tuple[int | None, int | None]:
+    """Return memory and minutes of a job."""
+    found = [site.most(kind, Job(**more)) for kind in ("mem_mb", "minutes")]
+    return found[0] and found[0].amount, found[1] and found[1].amount
+
+
+def test_what_a_job_can_get(commands: Callable[..., Path]) -> None:
+    calls = commands("scontrol", SITE)
+    site = KnownSite()
+    assert most(site) == (64000, 60), "the default partition"
+    assert most(site, constraint="[huge|big]") == (64000, 60)
+    assert most(site, gpus=1) == (8000, 60), "the largest node does not help a job that needs another"
+    assert most(site, gpus=3) == (None, 60), "which no amount of memory helps"
+    assert most(site, partitions=("long",)) == (5000, 2880), "MaxMemPerNode, also of a hidden partition"
+    assert most(site, partitions=("no_such",)) == (None, None), "not those of the default partition"
+    assert most(site, partitions=("long", "no_such")) == (5000, 2880)
+    assert most(site, partitions=("cpu", "long")) == (64000, 2880)
+    assert most(site, partitions=("cpu", "gpu")) == (64000, None)
+    limit = site.most("mem_mb", Job(("long",)))
+    assert limit is not None and limit.by == "partition long (MaxMemPerNode)"
+    asked = calls.read_text().splitlines()
+    assert len(asked) == 3 and all("--all" in line for line in asked if not line.endswith("config")), "asked once"
+
+
+def test_memory_that_a_node_keeps_for_itself_is_not_asked_for(commands: Callable[..., Path]) -> None:
+    commands(
+        "scontrol", "\n".join(line for line in SITE.splitlines() if not line.startswith(("NodeName=c2", "NodeName=g1")))
+    )
+    assert most(KnownSite()) == (15000, 60)
 
 
 def test_a_silent_controller_is_not_asked_at_every_turn(commands: Callable[..., Path]) -> None:
-    calls = commands("sinfo", "error", 1)
-    partitions = Partitions()
-    assert [partitions.limits("cpu") for _ in range(5)] == [Limits()] * 5
+    calls = commands("scontrol", "error", 1)
+    site = KnownSite()
+    assert [most(site) for _ in range(5)] == [(None, None)] * 5
     assert len(calls.read_text().splitlines()) == 1
 
 
@@ -343,21 +413,27 @@ class Where:
     def __init__(self, *, is_driver: bool = True, runs_here: bool = False, given: int | None = None) -> None:
         self.is_driver, self.runs_here, self.given, self.only_looks = is_driver, runs_here, given, False
 
-    def partition(self, rule: str) -> str | None:
-        return "cpu"
+    def job(self, rule: str) -> Job:
+        return Job(("cpu",))
+
+    def warning_min(self) -> float:
+        return 5
 
     def memory_given(self) -> int | None:
         return self.given
 
 
 def ask(requests: Requests, attempt: int) -> tuple[int, int]:
-    memory, minutes = requests.memory("label_structures", 2000), requests.minutes("label_structures", lambda w, i: 30)
-    return memory(SHARD, None, attempt), minutes(SHARD, None, attempt)
+    memory, time = requests.memory("label_structures", 2000), requests.minutes("label_structures", lambda w, i: 30)
+    return memory(SHARD, None, attempt), time(SHARD, None, attempt)
+
+
+def small_site(mem_mb: int, limit: str) -> str:
+    return f"PartitionName=cpu Default=YES MaxTime={limit}\nNodeName=c1 RealMemory={mem_mb} Partitions=cpu\n"
 
 
 def test_requests_are_doubled_and_cut(campaign: Path, commands: Callable[..., Path]) -> None:
-    commands("sinfo", "cpu*|1:00:00|7000")
-    commands("scontrol", "JobState=FAILED ExitCode=1:0 DerivedExitCode=0:125")
+    commands("scontrol", small_site(7000, "1:00:00") + "JobState=FAILED ExitCode=1:0 DerivedExitCode=0:125")
     requests = Requests(campaign, Where())
     assert ask(requests, 1) == (2000, 30)
     event(campaign, "started")
@@ -370,12 +446,12 @@ def test_requests_are_doubled_and_cut(campaign: Path, commands: Callable[..., Pa
 
 
 def test_a_first_request_beyond_the_partition_is_cut_too(campaign: Path, commands: Callable[..., Path]) -> None:
-    commands("sinfo", "cpu*|20:00|1500")
+    commands("scontrol", small_site(1500, "20:00"))
     assert ask(Requests(campaign, Where()), 1) == (1500, 20)
 
 
 def test_on_this_machine_nobody_is_asked(campaign: Path, commands: Callable[..., Path]) -> None:
-    calls = [commands("sinfo", "cpu*|1:00|1"), commands("scontrol", "JobState=TIMEOUT")]
+    calls = [commands("scontrol", small_site(1, "1:00") + "JobState=TIMEOUT")]
     event(campaign, "started")
     requests = Requests(campaign, Where(runs_here=True))
     assert ask(requests, 1) == (2000, 30)
@@ -388,7 +464,7 @@ def test_a_job_on_a_node_asks_nobody_and_has_what_it_was_given(
     campaign: Path, commands: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DUBITO_ATTEMPT", "1")
-    calls = [commands("sinfo", "cpu*|1:00|1"), commands("scontrol", "JobState=TIMEOUT")]
+    calls = [commands("scontrol", small_site(1, "1:00") + "JobState=TIMEOUT")]
     event(campaign, "started")
     event(campaign, "died", slurm_job="11", reason="timeout")
     assert ask(Requests(campaign, Where(is_driver=False, given=3456)), 2) == (3456, 60)
@@ -443,18 +519,70 @@ def test_memory_and_time_of_labels_grow_with_the_basis(tmp_path: Path) -> None:
 
 
 def test_a_place_reads_what_snakemake_was_told() -> None:
-    from dubito.workflow.escalation import SnakemakePlace
+    from snakemake.resources import Resources
 
+    own = Resources.from_mapping({"gpu": lambda wildcards: 1})
     settings = SimpleNamespace(
-        overwrite_resources={"train_ensemble": {"slurm_partition": "long"}},
-        default_resources={"slurm_partition": "cpu", "mem_mb": 2000},
+        overwrite_resources={
+            "train_ensemble": {"slurm_partition": "long, gpu", "gpu": 2, "slurm_extra": "'--signal=B:TERM@900 --x=1'"}
+        },
+        default_resources=Resources.from_mapping(
+            {"slurm_partition": "cpu", "constraint": "a|b", "mem_mb": 2000, "slurm_extra": "'--signal=TERM@180'"}
+        ),
         resources={"mem_mb": 3000},
     )
-    workflow = SimpleNamespace(is_main_process=False, local_exec=True, resource_settings=settings)
+    workflow = SimpleNamespace(
+        is_main_process=False,
+        local_exec=True,
+        resource_settings=settings,
+        get_rule=lambda name: SimpleNamespace(resources=own if name == "explore_structures" else {}),
+    )
     place = SnakemakePlace(workflow, only_looks=False)
-    assert (place.partition("train_ensemble"), place.partition("evaluate")) == ("long", "cpu")
+    assert place.job("train_ensemble") == Job(("long", "gpu"), constraint="a|b", gpus=2)
+    assert place.job("evaluate") == Job(("cpu",), constraint="a|b")
+    assert place.job("explore_structures").gpus == 1
     assert place.memory_given() == 3000
+    assert place.warning_min() == 16, "the longest, and the minute that Slurm may be early"
     settings.default_resources = None
+    settings.overwrite_resources = {}
     settings.resources = {}
-    assert place.partition("evaluate") is None
-    assert place.memory_given() is None
+    assert place.job("evaluate") == Job()
+    assert place.memory_given() is None and place.warning_min() == 5
+
+
+def test_a_number_in_the_profile_is_a_first_guess(campaign: Path, commands: Callable[..., Path]) -> None:
+    from snakemake.resources import Resources
+
+    commands("scontrol", small_site(20000, "3:00:00"))
+    given = Resources.from_mapping({"mem": "8GB", "runtime": "1h"})
+    expression = Resources.from_mapping({"mem_mb": lambda wildcards, attempt: 10 * attempt})
+    rules = [
+        SimpleNamespace(name="label_structures", resources=Resources.from_mapping({"mem_mb": 8000, "runtime": 60})),
+        SimpleNamespace(name="decide", resources=expression.copy()),
+        SimpleNamespace(name="evaluate", resources=Resources.from_mapping({"mem_mb": 1000})),
+    ]
+    settings = SimpleNamespace(overwrite_resources={"label_structures": given, "decide": expression})
+    Requests(campaign, Where()).adopt(SimpleNamespace(rules=rules, resource_settings=settings))
+    asked = [
+        [rules[0].resources[name].evaluate(SHARD, input=None, attempt=attempt).value for name in ("mem_mb", "runtime")]
+        for attempt in (1, 2, 3)
+    ]
+    assert asked == [[8000, 60], [16000, 120], [20000, 180]]
+    assert rules[1].resources["mem_mb"].evaluate(SHARD, attempt=3).value == 30
+    assert rules[2].resources["mem_mb"].value == 1000, "no rule of the profile's"
+
+
+@pytest.mark.parametrize(("lasted_min", "reason"), [(49, "timeout"), (20, "cancelled")])
+def test_a_long_warning_is_still_a_matter_of_time(campaign: Path, lasted_min: int, reason: str) -> None:
+    """With ``warning_seconds: 600`` a job of an hour is told to end after 49 or 50 minutes."""
+    event(campaign, "started", time=1e9)
+    event(campaign, "interrupted", signal="SIGTERM", time=1e9 + 60 * lasted_min)
+    attempts = Attempts(campaign, Slurm(job11="unknown"), warning_min=11)
+    assert doublings(attempts, 2) == ((0, 1) if reason == "timeout" else (0, 0))
+    assert [e["reason"] for e in read(campaign / "progress.jsonl") if e["event"] == "died"] == [reason]
+
+
+def test_what_scontrol_says_of_a_long_warning(commands: Callable[..., Path]) -> None:
+    commands("scontrol", "JobState=FAILED RunTime=00:49:30 TimeLimit=01:00:00 ExitCode=1:0 DerivedExitCode=0:0")
+    assert ended_as("11", warning_min=11) == "near_limit"
+    assert ended_as("11") == "unknown"

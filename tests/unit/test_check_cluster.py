@@ -12,18 +12,23 @@ from typing import Any
 import pytest
 
 import dubito
-from dubito.cli.cluster import check_folder, slurm, trial
-from dubito.cli.cluster.check_accounts import check_accounts, check_qos, check_verdicts
+from dubito.cli.cluster import check_folder, trial
+from dubito.cli.cluster.check_accounts import check_accounts, check_qos, check_submitted, check_verdicts
 from dubito.cli.cluster.check_commands import check_commands, check_controller, check_plugin, check_polling
 from dubito.cli.cluster.check_gpus import check_gpus
 from dubito.cli.cluster.check_others import check_other_scheduler, submit_program
 from dubito.cli.cluster.check_profile import check_profile
-from dubito.cli.cluster.check_requests import check_partitions, check_sizes, satisfies
+from dubito.cli.cluster.check_requests import check_partitions, check_sizes
 from dubito.cli.cluster.check_threads import check_threads, environment, judge_threads
 from dubito.cli.cluster.findings import Finding
 from dubito.cli.cluster.plan import Plan, Request, plan_of, read_plan, said_by_snakemake
-from dubito.cli.cluster.slurm import Association, Cluster, read_associations, read_cluster
 from dubito.core.errors import ConfigError, EnvironmentFault
+from dubito.core.slurm import accounts as slurm_accounts
+from dubito.core.slurm.accounts import Association, read_associations
+from dubito.core.slurm.asking import COMMANDS, minutes, run
+from dubito.core.slurm.cluster import Cluster, gpus, read_cluster
+from dubito.core.slurm.features import is_constraint, satisfies
+from dubito.core.slurm.limits import Site, read_site
 
 ROOT = Path(__file__).parents[2]
 TEACHER = ROOT / "config" / "examples" / "teacher.yaml"
@@ -48,9 +53,12 @@ NODES = [
     NODE.format(name="c2", features="(null)", gres="(null)", address="10.0.0.2", partition="cpu"),
     NODE.format(name="g1", features="(null)", gres="gpu:a100:2(S:0-1)", address="10.0.0.3", partition="gpu"),
 ]
-CONFIG = "AccountingStorageType   = {accounting}\nMinJobAge               = 300 sec"
-ASSOCIATIONS = "alloc1|root||normal|||||\nold|root||normal||0|||\nspent|root||normal|||||"
-WHOLE = {"spent": "spent|||normal|||||cpu=0\nspent|root||normal|||||", "alloc1": "", "old": ""}
+CONFIG = (
+    "AccountingStorageType   = {accounting}\nAccountingStorageEnforce = associations,limits\n"
+    "MinJobAge               = 300 sec"
+)
+ASSOCIATIONS = "alloc1|root||normal|||||||||\nold|root||normal||0|||||||\nspent|root||normal|||||||||"
+WHOLE = {"spent": "spent|||normal|||||cpu=0||||\nspent|root||normal|||||||||", "alloc1": "", "old": ""}
 
 
 class FakeSlurm:
@@ -60,7 +68,7 @@ class FakeSlurm:
         self.folder, self.calls = folder, folder / "calls"
         folder.mkdir()
         self.show = {"partition": PARTITIONS, "node": NODES, "config": CONFIG.format(accounting="none").splitlines()}
-        for name in slurm.COMMANDS:
+        for name in COMMANDS:
             self.script(name, "exit 0")
         self.write()
 
@@ -127,6 +135,8 @@ def test_a_cluster_is_read(fake: FakeSlurm) -> None:
     assert (node.cpus, node.mem_mb, node.gpus, node.address) == (8, 16000, {"a100": 2}, "10.0.0.3")
     assert cluster.nodes["c1"].features == {"skylake", "ib"} and not cluster.nodes["c2"].features
     assert cluster.settings["MinJobAge"] == "300 sec" and not cluster.has_accounting
+    shown = [line for line in fake.called("scontrol") if line.endswith(("partition", "node"))]
+    assert len(shown) == 2 and all("--all" in line for line in shown), "hidden partitions take jobs too"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +144,7 @@ def test_a_cluster_is_read(fake: FakeSlurm) -> None:
     [("01:00:00", 60), ("2-00:00:00", 2880), ("1-12", 2160), ("30:00", 30), ("UNLIMITED", None), ("00:00:30", 0.5)],
 )
 def test_times(text: str, value: float | None) -> None:
-    assert slurm.minutes(text) == value
+    assert minutes(text) == value
 
 
 @pytest.mark.parametrize(
@@ -147,13 +157,13 @@ def test_times(text: str, value: float | None) -> None:
     ],
 )
 def test_gpus_of_a_node(text: str, found: dict[str, int]) -> None:
-    assert slurm.gpus(text) == found
+    assert gpus(text) == found
 
 
 def test_a_silent_command_is_no_crash(tmp_path: Path, fake: FakeSlurm) -> None:
     fake.script("sinfo", "sleep 5")
-    assert slurm.run(["sinfo"], timeout_s=0.1).rc is None
-    assert slurm.run(["no-such-command"]).said == "no-such-command was not found"
+    assert run(["sinfo"], timeout_s=0.1).rc is None
+    assert run(["no-such-command"]).said == "no-such-command was not found"
 
 
 # --- commands and controller ------------------------------------------------------------------------
@@ -205,7 +215,16 @@ def test_variables_that_were_not_filled_in() -> None:
     assert "'partition'" in text and "sinfo -s" in text
     text = only(faults(check_profile(plan(request(account="your_account"), request("decide", account="your_account")))))
     assert "slurm_account of label_structures" in text and "sacctmgr show assoc" in text
-    assert not faults(check_profile(plan(variables={"partition": "", "account": "my2ndproject"})))
+    for name in ("my2ndproject", "my-lab", "set-theory", "put_1"):
+        assert not faults(check_profile(plan(request(account=name), variables={"partition": "", "account": name})))
+
+
+def test_a_name_that_the_cluster_lists_is_no_placeholder(fake: FakeSlurm) -> None:
+    asked = plan(request(partition="xxx"), variables={"partition": "xxx"})
+    assert "'partition'" in only(faults(check_profile(asked)))
+    fake.show["partition"] = [PARTITION.format(name="xxx", default="YES")]
+    fake.write()
+    assert not faults(check_profile(asked))
 
 
 def test_a_value_that_a_start_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +234,22 @@ def test_a_value_that_a_start_refuses(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "site" / "config.yaml").write_text(text)
     found = faults(check_profile(read_plan(TEACHER, "site", ROOT / "Snakefile")))
     assert "'soon'" in only(found) and "(minutes)" in found[0]
+
+
+def test_settings_for_a_rule_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site").mkdir()
+    text = "executor: slurm\njobs: 2\nretries: 2\ndefault-resources: {runtime: 30, mem_mb: 2000}\nset-resources:\n"
+    text += "  train_ensemble: {mem_mb: 8000, runtime: 1h}\n  label_structures: {mem: 3GB, runtime: 20 * attempt}\n"
+    (tmp_path / "site" / "config.yaml").write_text(text + "  train_ensembel: {gpu: 1}\n")
+    found = read_plan(TEACHER, "site", ROOT / "Snakefile")
+    text = only(faults(check_profile(found)))
+    assert "'train_ensembel'" in text and "Did you mean 'train_ensemble'?" in text and "in site/config.yaml" in text
+    # Numbers are first guesses and are doubled like dubito's own; an expression is taken as it stands.
+    asked = {rule: [(r.mem_mb, r.runtime_min) for r in found.requests if r.rule == rule] for rule in
+             ("train_ensemble", "label_structures")}  # fmt: skip
+    assert asked["train_ensemble"] == [(8000, 60), (16000, 120), (32000, 240)]
+    assert asked["label_structures"] == [(3000, 20), (6000, 40), (12000, 60)]
 
 
 def test_memory_that_snakemake_alone_takes() -> None:
@@ -287,7 +322,7 @@ def test_a_partition_that_takes_no_jobs(fake: FakeSlurm, change: tuple[str, str]
     ],
 )
 def test_a_request_that_fits_no_node(fake: FakeSlurm, asked: dict[str, Any], fragments: tuple[str, ...]) -> None:
-    found = check_sizes(plan(request(**asked)), read_cluster())
+    found = check_sizes(plan(request(**asked)), read_site())
     text = only(faults(found))
     assert all(fragment in text for fragment in fragments), text
 
@@ -295,24 +330,46 @@ def test_a_request_that_fits_no_node(fake: FakeSlurm, asked: dict[str, Any], fra
 def test_requests_that_fit(fake: FakeSlurm) -> None:
     largest = request(mem_mb=16000, cpus=8, runtime_min=60, constraint="skylake|sapphire")
     either = request("train_ensemble", partition="cpu,gpu", gpus=2, gpu_model="a100")
-    found = check_sizes(plan(largest, either), read_cluster())
+    found = check_sizes(plan(largest, either), read_site())
     assert [f.level for f in found] == ["ok"] and "2 rules" in found[0].text
 
 
 def test_retries_that_would_wait_for_ever_only_warn(fake: FakeSlurm) -> None:
     attempts = [request(rule, k, mem_mb=6000 * k) for rule in ("label_structures", "decide") for k in (1, 2, 3)]
-    found = check_sizes(plan(*attempts), read_cluster())
+    found = check_sizes(plan(*attempts), read_site())
     assert not faults(found)
     text = only(warnings(found))
-    assert "label_structures (attempt 3: 18000 MB), decide (attempt 3: 18000 MB)" in text and "for ever" in text
+    assert "label_structures (attempt 3: 18000 MB), decide (attempt 3: 18000 MB)" in text
+    assert "sbatch refuses such a retry" in text and "for ever" not in text
+    fake.show["partition"] = [line.replace("PerNode=UNLIMITED TRES", "PerNode=12000 TRES") for line in PARTITIONS]
+    fake.write()
+    attempts = [request(attempt=k, mem_mb=7000 * k) for k in (1, 2)]
+    assert "attempt 2: 14000 MB" in (text := only(warnings(check_sizes(plan(*attempts), read_site()))))
+    assert "gives 12000 MB. Such a retry would wait for ever" in text
 
 
 @pytest.mark.parametrize(
     ("constraint", "answer"),
-    [("a", True), ("a&b", True), ("a&c", False), ("c|b", True), ("c", False), ("[a*2&c*1]", True)],
-)
+    [("a", True), ("a&b", True), ("a&c", False), ("c|b", True), ("c", False), ("[a*2&c*1]", True), ("[a|c]", True),
+     ("[c|d]", False), ("a&c*2", False), ("a&b*2", True), ("(c|a)&b", True), ("(c|a)&d", False), ("((", True)],
+)  # fmt: skip
 def test_constraints(constraint: str, answer: bool) -> None:
     assert satisfies(constraint, frozenset("ab")) is answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("[intel|amd]", True),
+        ("intel&gpu*2", True),
+        ("gpu:a100", True),
+        ("a b", False),
+        ("['a', 'b']", False),
+        ("[a", False),
+    ],
+)
+def test_what_can_be_a_constraint(text: str, answer: bool) -> None:
+    assert is_constraint(text) is answer
 
 
 # --- GPUs -------------------------------------------------------------------------------------------
@@ -339,11 +396,13 @@ def test_a_gpu_that_would_stand_idle() -> None:
 
 @pytest.fixture
 def accounting(fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setattr(slurm.getpass, "getuser", lambda: "root")
+    monkeypatch.setattr(slurm_accounts.getpass, "getuser", lambda: "root")
     fake.show["config"] = CONFIG.format(accounting="accounting_storage/slurmdbd").splitlines()
     fake.write()
     (fake.folder / "mine.txt").write_text(ASSOCIATIONS + "\n")
     cases = "".join(f'*account={name}*) printf "%s" "{text}";; ' for name, text in WHOLE.items())
+    (fake.folder / "qos.txt").write_text("normal|||||||\n")
+    cases += f'*"show qos"*) cat {fake.folder}/qos.txt;; *"show user"*) echo alloc1;;'
     fake.script("sacctmgr", f'case "$*" in *user=root*) cat {fake.folder}/mine.txt;; {cases} esac')
     return read_cluster()
 
@@ -368,6 +427,57 @@ def test_an_account_that_is_open(accounting: Cluster) -> None:
     assert [f.level for f in check_accounts(plan(request(account="ALLOC1")), accounting, known)] == ["ok"]
     assert "'gold'" in only(faults(check_qos(plan(request(qos="gold")), accounting, known)))
     assert not check_qos(plan(request(qos="normal")), accounting, known)
+
+
+def qos_of(fake: FakeSlurm, **columns: str) -> Site:
+    """Return the site after the quality of service got limits."""
+    names = ("Name", "Flags", "MaxWall", "MaxTRES", "MaxTRESPerNode", "MaxSubmitPU", "MaxSubmitPA", "GrpSubmit")
+    (fake.folder / "qos.txt").write_text("|".join({"Name": "normal", **columns}.get(name, "") for name in names) + "\n")
+    return read_site()
+
+
+@pytest.mark.parametrize(
+    ("columns", "asked", "fragment"),
+    [
+        ({"MaxWall": "00:20:00"}, {"runtime_min": 30}, "QOS normal (MaxWall) allows a job 20 min"),
+        ({"MaxTRES": "cpu=4,mem=1500M"}, {}, "QOS normal (MaxTRES) allows a job 1500 MB"),
+        ({"MaxTRESPerNode": "gres/gpu=1"}, {"gpus": 2, "partition": "gpu"}, "allows a job 1 GPUs"),
+        ({"MaxTRES": "cpu=4"}, {"cpus": 5}, "allows a job 4 CPUs"),
+    ],
+)
+def test_a_limit_of_the_quality_of_service(
+    accounting: Cluster, fake: FakeSlurm, columns: dict[str, str], asked: dict[str, Any], fragment: str
+) -> None:
+    assert not faults(check_sizes(plan(request(**asked)), qos_of(fake)))
+    site = qos_of(fake, **columns)
+    assert fragment in only(faults(check_sizes(plan(request(**asked)), site)))
+    settings = {**site.cluster.settings, "AccountingStorageEnforce": "associations"}
+    unheeded = replace(site, cluster=replace(site.cluster, settings=settings))
+    assert not faults(check_sizes(plan(request(**asked)), unheeded))
+
+
+def test_limits_count_in_the_order_of_slurm(accounting: Cluster, fake: FakeSlurm) -> None:
+    (fake.folder / "mine.txt").write_text("alloc1|root||normal,long|||||||00:10:00||\n")
+    asked = request().job
+    assert (limit := qos_of(fake).most("minutes", asked)) is not None
+    assert (limit.amount, limit.by) == (10, "account alloc1 (MaxWall)")
+    assert (limit := qos_of(fake, MaxWall="00:45:00").most("minutes", asked)) is not None and limit.amount == 45
+    # The QOS of the partition goes first.
+    fake.show["partition"] = [line.replace("QoS=N/A", "QoS=short") for line in PARTITIONS]
+    fake.write()
+    (fake.folder / "qos.txt").write_text("normal||00:45:00|||||\nshort||00:05:00|||||\n")
+    assert (limit := read_site().most("minutes", asked)) is not None and limit.by == "QOS short (MaxWall)"
+
+
+@pytest.mark.parametrize(("column", "jobs", "is_told"), [("MaxSubmitPU", 50, True), ("MaxSubmitPA", 10, False)])
+def test_more_jobs_than_may_be_submitted(
+    accounting: Cluster, fake: FakeSlurm, column: str, jobs: int, is_told: bool
+) -> None:
+    site = qos_of(fake, **{column: "10"})
+    found = check_submitted(plan(settings={"jobs": jobs}, variables={"jobs": jobs}), site)
+    assert bool(found) is is_told
+    if is_told:
+        assert "(MaxSubmitPU) lets you have 10" in only(warnings(found)) and "Set `jobs` at the top" in found[0].text
 
 
 def test_a_partition_that_does_not_take_the_account(accounting: Cluster) -> None:

@@ -16,8 +16,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from dubito import __version__
+from dubito.cli.show.accepting import accept_change
 from dubito.core import provenance
-from dubito.core.errors import StorageError
+from dubito.core.errors import DataError, StorageError
 from dubito.core.ledger import State, append, read_ledger
 from dubito.data.store import read_attributes, read_structures, write_structures
 from dubito.labelling.base import Label
@@ -115,6 +116,54 @@ def test_a_job_leaves_its_line_and_its_files_carry_it(tmp_path: Path, monkeypatc
     assert said["slurm_job"] == "99"
     assert said["config_hash"] == entry["config_hash"]
     assert said["input_files"] == {"source.xyz": entry["inputs"]["source.xyz"]["sha256"][:16]}
+
+
+def made_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> Path:
+    """Make a file by a job whose line is in the ledger, touched by Snakemake afterwards as all outputs are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dubito.workflow.ledger._AGAIN_S", 0.0)
+    path = Path("results/small", name)
+    making = Making("train_ensemble", 1, "0", job(tmp_path, [], path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"weights" * 1000)
+    making.write({"wall_s": 2.0, "cpu_s": 1.0})
+    os.utime(path)
+    return path
+
+
+def test_an_input_that_is_not_what_its_job_wrote_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = made_in(monkeypatch, tmp_path, "iter_001/ensemble.safetensors")
+    output = Path("results/small/iter_001/metrics.json")
+    Making("evaluate", 1, "", job(tmp_path, [weights], output))
+    spoiled = bytearray(weights.read_bytes())
+    spoiled[700] ^= 4
+    weights.write_bytes(spoiled)
+    with pytest.raises(DataError, match=rf"{weights} is not what its job wrote.*dubito show --accept {weights}"):
+        Making("evaluate", 1, "", job(tmp_path, [weights], output))
+    # As the words say: accepted, it is used.
+    accept_change(weights)
+    Making("evaluate", 1, "", job(tmp_path, [weights], output))
+
+
+def test_a_line_that_another_machine_sees_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = made_in(monkeypatch, tmp_path, "iter_001/ensemble.safetensors")
+    weights.write_bytes(b"made anew")
+    new = read_ledger(Path("nothing")).look(str(weights))
+    ledger = Path("results/small/provenance.jsonl")
+    monkeypatch.setattr("time.sleep", lambda _: append(ledger, {"stage": "s", "outputs": {str(weights): new}}))
+    Making("evaluate", 1, "", job(tmp_path, [weights], Path("out.json")))
+
+
+@pytest.mark.parametrize("name", ["summary.json", "report/index.html"])
+def test_what_is_rewritten_on_purpose_and_what_no_job_made_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    rewritten = made_in(monkeypatch, tmp_path, name)
+    rewritten.write_text("another")
+    own = Path("results/small/iter_000/own.h5")
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    Making("publish_report", 1, "", job(tmp_path, [rewritten, own], Path("out.html")))
 
 
 def test_of_very_many_inputs_a_file_carries_some_and_one_hash(tmp_path: Path) -> None:

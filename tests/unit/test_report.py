@@ -306,10 +306,31 @@ def test_an_interim_report_is_never_taken_for_the_final_one(tmp_path):
     assert (tmp_path / "iter_001" / "report.html").stat().st_mtime > 1e9
     assert (tmp_path / "report" / "index.html").read_text() == (tmp_path / "iter_001" / "report.html").read_text()
     assert json.loads((tmp_path / "summary.json").read_text())["state"] == "running"
+    end(tmp_path / "iter_001" / "decision.json")
     line = write(campaign, 1, final=True)
     assert (tmp_path / "report" / "index.html").stat().st_mtime > 1e9
     assert (tmp_path / "summary.json").stat().st_mtime > 1e9
     assert "\n" not in line
+
+
+def end(path):
+    """Let a decision end the campaign."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), "stop": True, "state": "max_iterations"}))
+
+
+def test_a_campaign_that_goes_on_gets_no_final_report(tmp_path):
+    campaign = synthetic.build(tmp_path, iterations=2)
+    with pytest.raises(DataError, match=r"iter_001/decision\.json is missing or lets the campaign go on"):
+        write(campaign, 1, final=True)
+    assert not (tmp_path / "report" / "index.html").exists()
+
+
+def test_no_report_of_an_iteration_without_its_metrics(tmp_path):
+    campaign = synthetic.build(tmp_path, iterations=2)
+    end(tmp_path / "iter_001" / "decision.json")
+    (tmp_path / "iter_001" / "metrics.json").unlink()
+    with pytest.raises(DataError, match=r"iter_001/metrics\.json is missing, so that it would tell of iteration 0"):
+        write(campaign, 1, final=True)
 
 
 def test_the_report_of_an_iteration_does_not_know_the_future(campaign):
@@ -340,6 +361,7 @@ def test_summary_keys_are_fixed(tmp_path):
 def test_a_test_set_is_the_first_to_be_believed(tmp_path):
     teacher = {"labelling": {"labeller": {"kind": "teacher"}}}
     campaign = synthetic.build(tmp_path, iterations=2, n_test=7, config=teacher)
+    end(tmp_path / "iter_001" / "decision.json")
     write(campaign, 1, final=True)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["force_rmse_set"] == "test"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dubito.cli.retrying import retry
@@ -17,6 +18,7 @@ from dubito.core.files import read_json, write_json
 from dubito.core.locks import process_start
 from dubito.core.progress import read
 from dubito.data.store import write_structures
+from dubito.labelling.base import Label
 from dubito.labelling.cache import Failure, LabelCache
 from dubito.labelling.teacher import TeacherLabeller
 from dubito.reporting.pause import end_pause, paused_because, write_pause
@@ -87,7 +89,8 @@ def names(where: Path) -> set[str]:
 
 
 def cached() -> dict[str, bytes]:
-    files = Path("results/label_cache").glob("*/*.json")
+    cache = Path("results/label_cache")
+    files = [*cache.glob("*/*.json"), *cache.glob("*/failures/*.json")]
     return {path.stem: path.read_bytes() for path in files if path.stem != "settings"}
 
 
@@ -229,3 +232,19 @@ def test_a_pause_keeps_what_an_earlier_iteration_had_measured(folder: Path) -> N
     later = read_json(folder / "summary.json")
     assert (later["force_rmse_ev_per_angstrom"], later["iterations"], later["reason"]) == (0.1, 2, "Again.")
     assert (folder / "summary.json").stat().st_mtime == 1, "older than anything the last job needs"
+
+
+@pytest.mark.parametrize("reason", ["outlier", "gradient", "net_torque", "absurd_force", "net_force"])
+def test_a_label_that_was_refused_is_looked_at_again_and_kept(folder: Path, reason: str) -> None:
+    """Its job runs again; the label itself is in the cache, and a check that was changed lets it pass."""
+    label_again = folder / "iter_000" / "labels" / "shard_002.json"
+    report = read_json(label_again)
+    one = report["failed"][0]
+    one["reason"] = reason
+    write_json(label_again, report)
+    cache = LabelCache(Path("results/label_cache"), TeacherLabeller(TeacherConfig(kind="teacher")).settings())
+    cache.put(one["id"], Label(energy=1.0, forces=np.zeros((4, 3)), method="m", code_version="c"))
+    entry = cache.path(one["id"]).read_bytes()
+    assert f"1 failed labels will be tried again ({reason} 1)" in retry("toy", iteration=None, reasons=[reason])[0]
+    assert not label_again.exists()
+    assert cache.path(one["id"]).read_bytes() == entry

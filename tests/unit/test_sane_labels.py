@@ -18,12 +18,13 @@ from dubito.data.store import read_structures, write_structures
 from dubito.data.structures import Structures
 from dubito.labelling.base import Label, LabellingFailure
 from dubito.labelling.cache import LabelCache
-from dubito.labelling.gradient_check import FILE, check_gradients, examine
+from dubito.labelling.gradient_check import check_gradients, examine
 from dubito.labelling.outliers import outliers
 from dubito.labelling.pyscf_labeller import PyscfLabeller
 from dubito.labelling.sane import insane, net_torque, refuse_insane
 from dubito.labelling.service import label_structures
 from dubito.labelling.teacher import TeacherLabeller
+from dubito.labelling.vouching import FOLDER, fingerprint, new_job, sign
 from dubito.stages import label_structures as stage
 from dubito.testing.structures import crystal, random_orthogonal, rattled, toy_labels
 
@@ -50,8 +51,13 @@ class Spoilt(TeacherLabeller):
 
 
 def labelled_by(labeller: TeacherLabeller, folder: Path, some: Structures = EIGHT) -> tuple[Structures, LabelCache]:
-    cache = LabelCache(folder, labeller.settings())
+    cache = sign(LabelCache(folder, labeller.settings()), labeller, CHECKS, new_job())
     return label_structures(some, labeller, cache)[0], cache
+
+
+def verdict(cache: LabelCache, labeller: TeacherLabeller | PyscfLabeller) -> Path | None:
+    """Return the file of the check that vouches for what this code makes."""
+    return next((cache.folder / FOLDER).glob(f"{fingerprint(labeller)}_*.json"), None)
 
 
 def honest(some: Structures = EIGHT) -> Structures:
@@ -90,7 +96,9 @@ def test_a_labeller_with_a_wrong_gradient_is_refused_in_one_paragraph(tmp_path: 
         check_gradients(labelled, labeller, cache, CHECKS)
     assert "\n" not in str(caught.value)
     assert "labelling.checks.gradient" in str(caught.value)
-    assert not (cache.folder / FILE).exists()
+    assert verdict(cache, labeller) is None
+    assert [cache.get(name) for name in EIGHT.ids] == [None] * 8, "the next start makes them anew"
+    assert len(list((cache.folder / "refused").iterdir())) == 8, "and nothing is deleted"
     assert check_gradients(labelled, labeller, cache, CHECKS.model_copy(update={"gradient": "none"})) == {}
 
 
@@ -100,14 +108,17 @@ def test_a_right_gradient_is_checked_once_and_remembered(tmp_path: Path) -> None
     labeller.calls = 0
     assert check_gradients(labelled, labeller, cache, CHECKS) == {}
     assert labeller.calls == 4
-    found = read_json(cache.folder / FILE)
+    path = verdict(cache, labeller)
+    assert path is not None
+    found = read_json(path)
     assert found["structure"] == EIGHT.ids[0]
     assert found["difference_ev_per_angstrom"] < 2e-3
     check_gradients(labelled, labeller, cache, CHECKS)
     assert labeller.calls == 4
     check_gradients(labelled, labeller, cache, CHECKS.model_copy(update={"gradient_tolerance_ev_per_angstrom": 0.01}))
     assert labeller.calls == 8, "a stricter tolerance asks again"
-    (cache.folder / FILE).write_text("{")
+    for path in (cache.folder / FOLDER).iterdir():
+        path.write_text("{")
     check_gradients(labelled, labeller, cache, CHECKS)
     assert labeller.calls == 12, "a damaged record counts as none"
 
@@ -171,7 +182,7 @@ def test_what_cannot_be_judged_accuses_nobody(tmp_path: Path) -> None:
     labeller = Lonely(scaled(2.0))
     labelled, cache = labelled_by(labeller, tmp_path)
     assert check_gradients(labelled, labeller, cache, CHECKS) == {}
-    assert not (cache.folder / FILE).exists()
+    assert verdict(cache, labeller) is None
     climbed = Spoilt(lambda label: replace(label, forces=2 * label.forces, attempts=2))
     labelled, cache = labelled_by(climbed, tmp_path / "other")
     assert check_gradients(labelled, climbed, cache, CHECKS) == {}, "its neighbours may be in another state"
@@ -180,10 +191,12 @@ def test_what_cannot_be_judged_accuses_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize("loose", [{}, {"grid_level": 1, "conv_tol_hartree": 1e-6}], ids=["usual", "draft"])
 def test_dft_passes_its_own_check(tmp_path: Path, loose: dict[str, Any]) -> None:
     labeller = PyscfLabeller(PyscfConfig(**{"basis": "sto-3g", "grid_level": 2, **loose}))
-    cache = LabelCache(tmp_path, labeller.settings())
+    cache = sign(LabelCache(tmp_path, labeller.settings()), labeller, CHECKS, new_job())
     labelled, _ = label_structures(EIGHT[:1], labeller, cache)
     assert check_gradients(labelled, labeller, cache, CHECKS) == {}
-    assert read_json(cache.folder / FILE)["difference_ev_per_angstrom"] < 5e-3
+    path = verdict(cache, labeller)
+    assert path is not None
+    assert read_json(path)["difference_ev_per_angstrom"] < 5e-3
 
 
 # --- force and torque ---------------------------------------------------------------------------
@@ -360,7 +373,7 @@ def test_an_insane_label_never_leaves_the_labelling_job(tmp_path: Path) -> None:
     selected = selected_file(tmp_path)
     plant(tmp_path, 2, lambda label: replace(label, energy=label.energy + 16))
     plant(tmp_path, 5, scaled(-1.0))
-    labelled, report = run_stage(tmp_path, selected, "shard_000")
+    labelled, report = run_stage(tmp_path, selected, "shard_000", gradient="none")
     assert np.flatnonzero(~labelled.is_labelled).tolist() == [2, 5]
     assert np.isnan(labelled.energy[[2, 5]]).all()
     assert np.isnan(labelled[5].forces).all()
@@ -370,7 +383,7 @@ def test_an_insane_label_never_leaves_the_labelling_job(tmp_path: Path) -> None:
         EIGHT.ids[5]: "outlier",
     }
     assert report["done"] == 6
-    again, report = run_stage(tmp_path, selected, "again", refuse_outliers=False)
+    again, report = run_stage(tmp_path, selected, "again", refuse_outliers=False, gradient="none")
     assert again.is_labelled.all(), "the cache kept them"
     assert report["reused"] == 8
 

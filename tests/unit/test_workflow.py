@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -188,13 +189,92 @@ def test_a_reused_process_number_is_no_living_driver(folder: Path) -> None:
     driver.refuse_second_driver("toy")
 
 
-def test_a_driver_elsewhere_is_only_refused_while_it_holds_locks(folder: Path) -> None:
-    write_driver(host="node17", pid=123)
-    with pytest.raises(EnvironmentFault, match=r"node17.*snakemake --unlock"):
+def test_a_driver_elsewhere_is_refused_until_its_file_is_removed(folder: Path) -> None:
+    write_driver(host="node17", pid=os.getpid())  # a number of this machine says nothing there
+    Path("results/toy/state/driver.lock").write_text("pid 123 on node17\n")
+    with pytest.raises(EnvironmentFault, match=r"node17.*rm results/toy/state/driver\.json") as fault:
         driver.claim_campaign("toy")
-    for path in driver.campaign_locks("toy"):
-        path.unlink()
+    assert "unlock" not in str(fault.value) and len(list(driver.LOCKS.iterdir())) == 3
+    Path("results/toy/state/driver.json").unlink()
     driver.claim_campaign("toy")
+    assert [path.name for path in driver.LOCKS.iterdir()] == ["1.output.lock"], "the locks of toy2 are not ours"
+
+
+def test_locks_of_which_no_driver_is_known_are_left_alone(folder: Path) -> None:
+    with pytest.raises(EnvironmentFault, match=r"rm \.snakemake/locks/0.input.lock \.snakemake/locks/0.output.lock`"):
+        driver.claim_campaign("toy")
+    assert len(list(driver.LOCKS.iterdir())) == 3 and not Path("results/toy/state/driver.json").exists()
+    # Another campaign that reads files of this one holds no lock of it.
+    (driver.LOCKS / "0.input.lock").write_text("results/toy/iter_000/dataset.h5\nresults/b/1\nresults/b/2\n")
+    assert [path.name for path in driver.campaign_locks("toy")] == ["0.output.lock"]
+
+
+CLAIM = """
+import sys, time
+from dubito.core.errors import EnvironmentFault
+from dubito.workflow import driver
+{change}
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    driver.claim_campaign("toy")
+    print("driver", flush=True)
+except EnvironmentFault as fault:
+    print("refused", fault, flush=True)
+sys.stdin.readline()
+"""
+NO_LOCKS = "driver.fcntl.flock = lambda *_: (_ for _ in ()).throw(OSError(95, 'not supported'))"
+
+
+@pytest.mark.parametrize("change", ["", NO_LOCKS], ids=["locks", "no-locks"])
+def test_of_those_that_start_at_the_same_moment_one_drives(folder: Path, change: str) -> None:
+    code = [sys.executable, "-c", CLAIM.format(change=change)]
+    pipe = subprocess.PIPE
+    starts = [subprocess.Popen(code, stdin=pipe, stdout=pipe, text=True, bufsize=1) for _ in range(3)]
+    try:
+        for number in range(4):
+            if number:  # the driver of the round before was killed
+                starts.append(subprocess.Popen(code, stdin=pipe, stdout=pipe, text=True, bufsize=1))
+            else:
+                write_driver(pid=1, process_start="started in another age")
+            for one in starts:
+                assert one.stdout and one.stdout.readline() == "ready\n"
+            for one in starts:
+                assert one.stdin
+                one.stdin.write("\n")
+            said = [one.stdout.readline() for one in starts if one.stdout]
+            drives = [word.startswith("driver") for word in said]
+            assert sum(drives) == 1, said
+            winner = starts[drives.index(True)]
+            assert json.loads(Path("results/toy/state/driver.json").read_text())["pid"] == winner.pid
+            # Those that were refused end, and take nothing of the winner's with them.
+            for one in starts:
+                if one is not winner:
+                    one.communicate("\n", timeout=10)
+            assert json.loads(Path("results/toy/state/driver.json").read_text())["pid"] == winner.pid
+            winner.kill()
+            winner.wait()
+            starts = [subprocess.Popen(code, stdin=pipe, stdout=pipe, text=True, bufsize=1)]
+    finally:
+        for one in starts:
+            one.kill()
+            one.wait()
+
+
+def test_a_driver_that_a_script_started_in_the_background_can_be_interrupted(folder: Path) -> None:
+    claim = "import time; from dubito.workflow import driver; driver.claim_campaign('b')"
+    code = f"{claim}; print(1, flush=True); time.sleep(60)"
+    # As `snakemake &` in a script of /bin/sh: such a shell tells its background jobs to ignore SIGINT.
+    shell = f"trap '' INT; exec {sys.executable} -c \"{code}\""
+    one = subprocess.Popen(["/bin/sh", "-c", shell], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert one.stdout and one.stdout.readline() == "1\n"
+        one.send_signal(signal.SIGINT)
+        _, error = one.communicate(timeout=10)
+        assert "KeyboardInterrupt" in error
+    finally:
+        one.kill()
+        one.wait()
 
 
 def test_damaged_driver_file_stops_nothing(folder: Path) -> None:

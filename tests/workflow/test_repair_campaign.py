@@ -68,6 +68,40 @@ def test_files_of_any_date_are_not_made_again(finished: Campaign, campaign: Call
     assert not one.jobs_of_dry_run()
 
 
+def test_a_lost_decision_is_made_even_where_its_page_lies_there(finished: Campaign, campaign: Callable) -> None:
+    one = copy_of(finished, campaign)
+    last = one.results / "iter_001"
+    for name in ("decision.json", "metrics.json"):
+        (last / name).unlink()
+    assert {"evaluate", "decide", "all"} <= one.jobs_of_dry_run() <= {"evaluate", "decide", "publish_report", "all"}
+    (one.results / "report" / "index.html").unlink()  # with it alone, the report was of the iteration before
+    text = one.run()
+    assert (last / "decision.json").exists()
+    assert json.loads((one.results / "summary.json").read_text())["iterations"] == 2
+    assert "Nothing to be done" in one.run(), text
+
+
+def test_the_last_model_comes_back_and_what_nothing_needs_is_named(finished: Campaign, campaign: Callable) -> None:
+    one = copy_of(finished, campaign)
+    needed, needless = one.results / "iter_001/ensemble.safetensors", one.results / "iter_000/labels/shard_000.h5"
+    for path in (needed, needless):
+        os.truncate(path, 1000)
+    text = one.run()
+    assert needed.stat().st_size > 1000
+    assert not needless.exists()
+    name = needless.relative_to(one.folder)
+    assert f"`snakemake {name} --snakefile" in text
+    assert f"snakemake {needed.relative_to(one.folder)}" not in text
+    assert f"snakemake {name}" in one.run(), "it was said only once"
+    assert one.selections() == finished.selections()
+
+
+def test_other_settings_reach_a_copy_without_the_records_of_snakemake(finished: Campaign, campaign: Callable) -> None:
+    one = copy_of(finished, campaign)
+    one.write(campaign={"max_iterations": 0})
+    assert "All 0 iterations" in one.run()
+
+
 def test_a_folder_of_a_newer_dubito_is_refused_before_anything_is_touched(
     finished: Campaign, campaign: Callable
 ) -> None:

@@ -19,11 +19,18 @@ from dubito.workflow.campaign import (
     is_paused,
     labels_spent,
     load_campaign,
+    require_plans,
     resume_paused,
 )
 from dubito.workflow.driver import claim_campaign, is_read_only, refuse_live_jobs
 from dubito.workflow.escalation import Requests, SnakemakePlace
 from dubito.workflow.ledger import hand_over_code_version
+from dubito.workflow.lacking import (
+    heed_changed_settings,
+    tell_what_stays_away,
+    warn_of_lost_ledger,
+    why_unfinished,
+)
 from dubito.workflow.recorded import labeller_settings, reported_settings
 from dubito.workflow.repair import repair_campaign
 from dubito.workflow.resources import (
@@ -37,12 +44,14 @@ from dubito.workflow.resources import (
 from dubito.workflow.schema import claim_schema
 from dubito.workflow.slurm_guard import guard_slurm
 from dubito.workflow.slurm_signal import pass_signals_on
-from dubito.workflow.slurm_site import require_values
+from dubito.workflow.slurm_site import require_rules, require_values
+from dubito.workflow.submissions import Submissions
 from dubito.workflow.terminal import hush_snakemake
 from dubito.workflow.versions import stage_version
 
 ONLY_LOOKS = workflow.output_settings.dryrun or is_read_only(sys.argv[1:])
 TERMINAL = hush_snakemake(workflow, is_read_only=ONLY_LOOKS)
+SUBMISSIONS = Submissions()
 # The user's faults are told in one paragraph, without a traceback through Snakemake.
 try:
     CONFIG = load_campaign(
@@ -50,12 +59,16 @@ try:
         where=", ".join(map(str, workflow.configfiles)),
         is_driver=workflow.is_main_process,
     )
+    if workflow.is_main_process and not is_read_only(sys.argv[1:]):
+        warn_of_lost_ledger(CONFIG.campaign.name)
     if workflow.is_main_process and not ONLY_LOOKS:
         claim_campaign(CONFIG.campaign.name)
         claim_schema(CONFIG.campaign.name)
         repair_campaign(CONFIG.campaign.name)
+        heed_changed_settings(CONFIG)
+        require_plans(CONFIG.campaign.name)
         forget_unfitted(CONFIG)
-        guard_slurm(CONFIG.campaign.name)
+        guard_slurm(CONFIG.campaign.name, SUBMISSIONS)
     if workflow.is_main_process:
         require_values(workflow)
     else:
@@ -64,6 +77,8 @@ except DubitoError as error:
     announce(f"dubito: {error}")
     sys.exit(error.exit_code)
 
+if workflow.is_main_process:
+    TERMINAL.had_nothing_to_do = lambda: end_campaign()  # defined below
 SEED = CONFIG.campaign.seed
 METHODS = CONFIG.uncertainty.methods
 FIRST_DRIVER = CONFIG.uncertainty.first_driver
@@ -101,6 +116,19 @@ def start_campaign():
     hand_over_code_version()
     resume_paused(CONFIG.campaign.name)
     TERMINAL.is_paused = lambda: is_paused(CONFIG.campaign.name)
+
+
+def end_campaign():
+    """After the last job, or where there was none: the campaign is at its end, or the exit code says that it is not."""
+    asked = workflow.dag_settings
+    is_partial = asked.target_jobs or asked.until or asked.omit_from
+    if ONLY_LOOKS or is_partial or set(asked.targets) - {"all"}:
+        return
+    unfinished = why_unfinished(CONFIG.campaign.name)
+    if unfinished:
+        announce(f"dubito: {unfinished}")
+        sys.exit(1)
+    tell_what_stays_away(CONFIG.campaign.name, sys.argv[1:])
 
 
 def remember_batches():
@@ -195,7 +223,19 @@ def groups():
 REQUESTS = Requests(
     Path("results", CONFIG.campaign.name),
     SnakemakePlace(workflow, only_looks=ONLY_LOOKS),
+    SUBMISSIONS,
 )
+
+
+def settle_requests():
+    """Look at what the profile sets for rules, when all rules are known."""
+    if workflow.is_main_process:
+        try:
+            require_rules(workflow)
+        except DubitoError as error:
+            announce(f"dubito: {error}")
+            sys.exit(error.exit_code)
+    REQUESTS.adopt(workflow)
 
 
 def labels_by(wildcards):
@@ -492,6 +532,30 @@ def decided_reports(wildcards):
         yield of_iteration(wildcards, k, "report.html")
         if decision["stop"]:
             return
+
+
+def results_to_keep(_):
+    """Return what a campaign must have at the end, beside the final report: the latest model with all about it.
+
+    Asked for by `all` itself. As what a job was made from alone, Snakemake does not miss a file once the job's output
+    is there: a decision that is lost ended the campaign for ever, since the page of the iteration before lies there.
+    """
+    where = SimpleNamespace(campaign=CONFIG.campaign.name)
+    reports = all_reports(where)
+    last = len(reports) - 1
+    names = [
+        "dataset.h5",
+        "ensemble.safetensors",
+        "history.csv",
+        *(f"uncertainty/{method}.safetensors" for method in METHODS),
+        *(f"uncertainty/{method}.json" for method in METHODS),
+        *(f"predictions/{name}.h5" for name in PREDICTED),
+    ]
+    return [
+        *reports,
+        *(of_iteration(where, k, "metrics.json") for k in range(last + 1)),
+        *(of_iteration(where, last, name) for name in names),
+    ]
 
 
 def all_reports(wildcards):

@@ -43,7 +43,7 @@ rule prepare_reference:
         stage=stage_version("prepare_reference"),
         profile=profile_settings,
         data=section("data", "initial"),
-        labelling=untracked(section("labelling", "labeller")),
+        labelling=untracked(section("labelling", "labeller", "checks")),
         rerun_for=LABELLER,
         cache="results/label_cache",
     message:

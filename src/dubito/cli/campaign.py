@@ -121,7 +121,7 @@ def report(path: ConfigArgument = CONFIG_PATH) -> None:
         output=output,
         summary=folder / "summary.json",
         config=settings,
-        final=True,
+        final=False,
     )
     print(text)
     print(f"Next: open {output} in a browser.")

@@ -14,6 +14,7 @@ from dubito.labelling.registry import make_labeller
 from dubito.labelling.reuse import adopt, offer
 from dubito.labelling.sane import refuse_insane
 from dubito.labelling.service import label_structures
+from dubito.labelling.vouching import new_job, sign
 
 _SHOWN = 5
 
@@ -29,11 +30,11 @@ def label_file(config: Config, path: Path, output: Path, threads: int) -> str:
         When not one structure could be labelled, or forces are not those of the energies.
     """
     labeller = make_labeller(config.labelling.labeller, threads=threads)
-    cache = LabelCache(output.parent / ".dubito_labels", labeller.settings())
-    structures = read_any(path)
-    adopt(offer(config.labelling.reuse_from, labeller, structures.ids), structures.ids, labeller, cache)
-    labelled, report = label_structures(structures, labeller, cache, retry_failed=True)
     checks = config.labelling.checks
+    cache = sign(LabelCache(output.parent / ".dubito_labels", labeller.settings()), labeller, checks, new_job())
+    structures = read_any(path)
+    adopt(offer(config.labelling.reuse_from, labeller, structures.ids), structures, labeller, cache, checks)
+    labelled, report = label_structures(structures, labeller, cache, retry_failed=True)
     wrong = check_gradients(labelled, labeller, cache, checks)
     labelled, report = refuse_insane(labelled, report, None, checks, wrong)
     failed = report["failed"]

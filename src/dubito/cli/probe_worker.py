@@ -35,6 +35,7 @@ def measure(place: Path, n: int, threads: int) -> None:
     from dubito.labelling.cache import LabelCache
     from dubito.labelling.registry import make_labeller
     from dubito.labelling.service import label_one
+    from dubito.labelling.vouching import new_job, sign
     from dubito.stages import prepare_structures
 
     config = Config.model_validate_json((place / "config.json").read_text())
@@ -42,7 +43,7 @@ def measure(place: Path, n: int, threads: int) -> None:
     prepare_structures.run(output=output, data=config.data, seed=config.campaign.seed)
     structures = read_structures(output)
     labeller = make_labeller(config.labelling.labeller, threads=threads)
-    cache = LabelCache(CACHE, labeller.settings())
+    cache = sign(LabelCache(CACHE, labeller.settings()), labeller, config.labelling.checks, new_job())
     found: list[dict[str, Any]] = []
     for row in spread([int(size) for size in structures.n_atoms], n):
         one = structures[row : row + 1]

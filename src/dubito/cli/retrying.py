@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dubito.core.errors import DataError, EnvironmentFault, unknown_name
-from dubito.core.files import read_json
-from dubito.core.locks import is_alive
+from dubito.core.files import read_object
+from dubito.core.locks import is_alive, recorded_process
 from dubito.core.progress import record
 from dubito.reporting.pause import end_pause, paused_because
 
@@ -114,12 +114,12 @@ def _remove_page(folder: Path) -> list[str]:
 
 def _refuse_running(name: str, folder: Path) -> None:
     try:
-        driver = read_json(folder / "state" / "driver.json")
+        driver = recorded_process(folder / "state" / "driver.json")
         here = driver["host"] == socket.gethostname()
         if here and not is_alive(driver):
             return
         who = f"process {driver['pid']} on {driver['host']}, since {_clock(driver['time'])}"
-    except (DataError, KeyError, TypeError):
+    except DataError:
         return
     advice = (
         f"End it first with `kill -INT {driver['pid']}`"
@@ -159,7 +159,7 @@ def _shards(where: Path, name: str) -> list[_Shard]:
             f"Iteration {_number(where)} of '{name}' has no batch ({where / 'selection.json'} does not exist). Name "
             "another with --iteration; `dubito status` lists them."
         )
-    count = int(read_json(where / "selection.json")["n_shards"])
+    count = read_object(where / "selection.json", n_shards=int)["n_shards"]
     return [_read(where / "labels" / f"shard_{shard:03d}.h5") for shard in range(count)]
 
 
@@ -167,11 +167,13 @@ def _read(path: Path) -> _Shard:
     from dubito.data.store import read_ids
 
     try:
-        report = read_json(path.with_suffix(".json"))
-        if len(read_ids(path)) != int(report["done"]) + len(report["failed"]):
+        report = read_object(path.with_suffix(".json"), done=int, failed=list)
+        failed, done = report["failed"], report["done"]
+        are_told = all(isinstance(one, dict) and {"id", "reason"} <= set(one) for one in failed)
+        if not are_told or len(read_ids(path)) != done + len(failed):
             return _Shard(path, None)
-        return _Shard(path, report["failed"], int(report["done"]))
-    except (DataError, KeyError, TypeError, ValueError):
+        return _Shard(path, failed, done)
+    except DataError:
         return _Shard(path, None)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from dubito.core.errors import DataError, StorageError
 
+_LARGEST = 1e12
+
 
 def _storage_error(path: Path, error: OSError) -> StorageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -109,13 +111,41 @@ def read_json(path: Path) -> Any:
     ------
     DataError
         When the file is missing or is not JSON.
+    StorageError
+        When the file system does not let it be read.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist. Run the stage that writes it first.") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number too long, nested too deep
         raise DataError(f"{path} is not valid JSON ({error}). Delete it and run the stage again.") from error
+    except OSError as error:
+        raise StorageError(f"{path} can't be read ({error.strerror or error}). Mend that and start again.") from error
+
+
+def read_object(path: Path, **needed: type | tuple[type, ...]) -> dict[str, Any]:
+    """Read a JSON object that has the ``needed`` keys, with values of these types, numbers of a sane size.
+
+    Raises
+    ------
+    DataError, StorageError
+        As :func:`read_json`, and when the content is something else.
+    """
+    found = read_json(path)
+    wrong = "it holds no object" if not isinstance(found, dict) else ""
+    for key, kind in {} if wrong else needed.items():
+        value = found.get(key)
+        # A yes or no is no number, though Python takes it for one; nor is NaN.
+        is_odd = (kind is not bool and isinstance(value, bool)) or (
+            isinstance(value, int | float) and not abs(value) < _LARGEST
+        )
+        if is_odd or not isinstance(value, kind) or key not in found:
+            wrong = f"'{key}' is missing or not what it should be"
+            break
+    if wrong:
+        raise DataError(f"{path} is damaged: {wrong}. Delete it and start the same command again; it is made anew.")
+    return dict(found)
 
 
 def _plain(value: Any) -> Any:

@@ -31,7 +31,7 @@ def last_beat(path: Path) -> dict[str, Any] | None:
     """Return what the file says, None when there is none that can be read."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
 

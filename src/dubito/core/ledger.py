@@ -9,17 +9,32 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dubito.core.errors import StorageError
 from dubito.core.hashing import hash_file
+from dubito.core.logs import get_logger
 
 NAME = "provenance.jsonl"
 SHA256 = 64
+log = get_logger(__name__)
+
+# What of a line tells of files, and what it tells of the job for people to read.
+_GROUPS = ("inputs", "seen", "outputs")
+_SAID: dict[str, type | tuple[type, ...]] = {
+    "stage": str, "iteration": int, "part": str, "time": (int, float), "host": str, "code": str, "config_hash": str,
+    "params_hash": str, "versions": dict, "wall_s": (int, float), "cpu_s": (int, float),
+}  # fmt: skip
+# Seconds since 1970 in the year 33658; no number of a line is larger.
+_LARGEST = 1e12
+# Parts of a campaign folder whose files stay as their jobs wrote them. `report/` and `summary.json` do not: each
+# iteration rewrites them, dated 1970 on purpose.
+_PARTS = ("iter_", "reference")
 
 
 class State(NamedTuple):
@@ -47,7 +62,7 @@ class Ledger:
         self.made: dict[str, Making] = {}
         self._hashes: dict[str, dict[State, str]] = {}
         for number, entry in enumerate(self.entries):
-            for group in ("inputs", "seen", "outputs"):
+            for group in _GROUPS:
                 for path, about in entry.get(group, {}).items():
                     if "mtime_ns" not in about:
                         continue
@@ -68,23 +83,70 @@ class Ledger:
         return {"sha256": sha256, "size": state.size, "mtime_ns": state.mtime_ns}
 
 
+def is_result(path: str, campaign: str) -> bool:
+    """Say whether a file of a ledger is one that nobody writes but its job."""
+    folder = f"results/{campaign}/"
+    return path.startswith(folder) and path.removeprefix(folder).startswith(_PARTS)
+
+
 def state_of(file: Path) -> State:
     """Return size and time of a file."""
     found = file.stat()
     return State(found.st_size, found.st_mtime_ns)
 
 
-def read_ledger(path: Path) -> Ledger:
-    """Read a ledger; without one it is empty. A line cut off by a kill is left out."""
-    entries = []
-    if path.exists():
+def read_ledger(path: Path, *, warn: bool = True) -> Ledger:
+    """Read a ledger; without one it is empty.
+
+    A line cut off by a kill is left out, and so is one that says of files what no job writes: with a warning, unless
+    the reader is one of many jobs (``warn``).
+
+    Raises
+    ------
+    StorageError
+        When the file system does not let it be read.
+    """
+    try:
         with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                with suppress(json.JSONDecodeError):
-                    entry = json.loads(line)
-                    if isinstance(entry, dict):
-                        entries.append(entry)
-    return Ledger(entries)
+            return Ledger(_entries(path, lines, logging.WARNING if warn else logging.INFO))
+    except FileNotFoundError:
+        return Ledger([])
+    except OSError as error:
+        raise StorageError(f"{path} can't be read ({error.strerror or error}). Mend that and start again.") from error
+
+
+def _entries(path: Path, lines: Iterable[str], level: int) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(entry, dict) or not all(_is_files(entry.get(group, {})) for group in _GROUPS):
+            log.log(level, "line %d of %s is damaged and left out: %s", number, path, line.strip()[:80])
+            continue
+        yield said(entry)
+
+
+def _is_files(value: object) -> bool:
+    """Say whether a part of a line tells of files: hash, and often size and time, by path."""
+    return isinstance(value, dict) and all(
+        isinstance(about, dict)
+        and isinstance(about.get("sha256"), str)
+        and ("mtime_ns" not in about or (type(about["mtime_ns"]) is int and type(about.get("size")) is int))
+        for about in value.values()
+    )
+
+
+def said(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of a job, without values that no job writes and that could not be shown."""
+    return {key: value for key, value in about.items() if key not in _SAID or _is_said(key, value)}
+
+
+def _is_said(key: str, value: object) -> bool:
+    """Say whether what a line tells of its job can be shown."""
+    if isinstance(value, bool) or (isinstance(value, int | float) and not abs(value) < _LARGEST):
+        return False
+    return value is None or isinstance(value, _SAID[key])
 
 
 def append(path: Path, entry: Mapping[str, Any]) -> None:

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from dubito.core.errors import EnvironmentFault
+from dubito.core.files import read_object
 from dubito.core.logs import get_logger
 
 log = get_logger(__name__)
 
 # What a file system without locks answers (some network and parallel file systems).
-_NO_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS})
+NO_LOCKS = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS})
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def exclusive(path: Path, wait_s: float = 86400.0, poll_s: float = 0.2) -> Itera
                     ) from None
                 time.sleep(poll_s)
             except OSError as error:
-                if error.errno not in _NO_LOCKS:
+                if error.errno not in NO_LOCKS:
                     raise
                 log.warning(
                     "the file system of %s has no locks (%s); going on without. After a kill, wait until the "
@@ -72,6 +73,17 @@ def exclusive(path: Path, wait_s: float = 86400.0, poll_s: float = 0.2) -> Itera
         yield
     finally:
         os.close(handle)
+
+
+def recorded_process(path: Path) -> dict[str, Any]:
+    """Read what a process wrote of itself: ``pid``, ``host``, ``process_start``, ``time`` (s since 1970).
+
+    Raises
+    ------
+    DataError, StorageError
+        When the file is missing, or says something else.
+    """
+    return read_object(path, pid=int, host=str, process_start=(str, type(None)), time=(int, float))
 
 
 def is_alive(process: Mapping[str, Any]) -> bool:

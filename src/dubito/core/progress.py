@@ -18,6 +18,8 @@ from dubito.core.logs import get_logger
 
 T = TypeVar("T")
 log = get_logger(__name__)
+_NUMBERS = frozenset({"wall_s", "cpu_s", "gpu_s", "max_rss_mb", "mem_mb", "runtime_min", "threads", "labels"})
+_LARGEST = 1e12
 
 
 def announce(text: str) -> None:
@@ -59,16 +61,35 @@ def job_event(event: str, **more: Any) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a ``progress.jsonl``; a torn last line (killed writer) is left out."""
-    if not path.exists():
+    """Return the events of a ``progress.jsonl``; what is no event, as a torn line of a killed writer, is left out."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            log.warning("%s can't be read: %s", path, error)
         return []
-    events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return events
+    return [event for event in map(event_of, lines) if event is not None]
+
+
+def event_of(line: bytes) -> dict[str, Any] | None:
+    """Return the event of a line: what happened, when, to which job; None when the line says no such thing.
+
+    Numbers of another type, as no job writes them, are left out of it.
+    """
+    try:
+        event = json.loads(line.decode("utf-8", errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str) or not _is_number(event.get("time")):
+        return None
+    iteration = event.get("iteration")
+    if not isinstance(event.get("stage", ""), str) or type(iteration) not in {int, type(None)}:
+        return None
+    return {key: value for key, value in event.items() if key not in _NUMBERS or value is None or _is_number(value)}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def track(items: Iterable[T], total: int, what: str, every_s: float = 30.0) -> Iterator[T]:

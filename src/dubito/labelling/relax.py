@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.config.evaluation import InversionProfile
+from dubito.config.labelling import LabelChecksConfig
 from dubito.core.errors import ConfigError
 from dubito.data.structures import Structures
 from dubito.labelling.base import Label, Labeller, LabellingFailure
 from dubito.labelling.cache import Failure, LabelCache
+from dubito.labelling.gradient_check import TRIES, check_gradients
 from dubito.labelling.inversion import normal_of
+from dubito.labelling.sane import insane
 from dubito.labelling.service import label_one
+from dubito.labelling.vouching import maker_of
 
 Array = NDArray[Any]
 
@@ -26,14 +30,20 @@ MAX_STEPS = 100
 class LabelSource:
     """Labels single structures for one purpose and counts what that took.
 
+    Parameters
+    ----------
+    checks : what each label must stand before it is used; None: it is used as it is
+
     Attributes
     ----------
     computed, reused : labels made, and labels that were known
     """
 
-    def __init__(self, labeller: Labeller, cache: LabelCache | None, purpose: str) -> None:
-        self.labeller, self.cache, self.purpose = labeller, cache, purpose
-        self.computed = self.reused = 0
+    def __init__(
+        self, labeller: Labeller, cache: LabelCache | None, purpose: str, checks: LabelChecksConfig | None = None
+    ) -> None:
+        self.labeller, self.cache, self.purpose, self.checks = labeller, cache, purpose, checks
+        self.computed = self.reused = self._undecided = 0
         self._cpu_s: dict[str, float] = {}
 
     @property
@@ -48,6 +58,8 @@ class LabelSource:
         ------
         LabellingFailure
             When it can't be: what needs every one of its labels can't go on without.
+        LabelError
+            When its forces are not those of its energies.
         """
         outcome = label_one(structure, self.labeller, self.cache)
         self.computed += not outcome.reused
@@ -57,7 +69,23 @@ class LabelSource:
         if isinstance(result, Failure):
             message = f"{self.purpose}: a structure could not be labelled ({result.reason}). {result.message}"
             raise LabellingFailure(result.reason, message, result.attempts)
+        if self.checks is not None:
+            self._check(structure, result, self.checks)
         return result
+
+    def _check(self, structure: Structures, label: Label, checks: LabelChecksConfig) -> None:
+        """Refuse what no physics allows, and a maker whose labels contradict each other, once it is known of any."""
+        one = structure.with_columns(
+            labels__energy=[label.energy], labels__forces=label.forces, labels__mask=[True]
+        )  # fmt: skip
+        wrong = insane(one, checks)
+        key = structure.ids[0]
+        if not wrong and self.cache is not None and self._undecided < TRIES:
+            wrong = check_gradients(one, self.labeller, self.cache, checks)
+            # Where nothing can be said (an SCF that climbed the ladder) it is not tried for each label again.
+            self._undecided += not wrong and not maker_of(self.cache, key, label).is_vouched(self.cache, checks)
+        for reason, text in wrong.values():
+            raise LabellingFailure(reason, f"{self.purpose}: the label of structure {key} is refused. {text}")
 
 
 class KeepInPlane:

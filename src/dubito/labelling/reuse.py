@@ -1,4 +1,7 @@
-"""Labels of earlier datasets (``labelling.reuse_from``): the same structure under the same settings costs nothing."""
+"""Labels of earlier datasets (``labelling.reuse_from``): the same structure under the same settings costs nothing.
+
+Of each file one label is checked, once, before any of it is taken: are its forces those of the energies around it?
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,39 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from dubito.core.errors import DataError
+from dubito.config.labelling import LabelChecksConfig
+from dubito.core.errors import DataError, LabelError
+from dubito.core.hashing import hash_file
 from dubito.core.logs import get_logger
 from dubito.data.structures import MODEL, REFERENCE, Array, Structures
 from dubito.labelling.base import Label, Labeller
 from dubito.labelling.cache import LabelCache
+from dubito.labelling.gradient_check import Examiner
+from dubito.labelling.vouching import Maker, suspect
+from dubito.labelling.watch import Watch
 
 log = get_logger(__name__)
+
+
+_JOB = ("campaign", "stage", "iteration", "part", "host", "slurm_job", "code", "command", "created")
+
+
+@dataclass(frozen=True)
+class Lender:
+    """A file that labels come from: its name, the hash of its content, and who wrote it, where it says so."""
+
+    file: str
+    sha256: str
+    created_by: dict[str, Any]
+
+    @property
+    def maker(self) -> str:
+        """Name it as the maker of its labels."""
+        return f"file-{self.sha256[:16]}"
 
 
 @dataclass(frozen=True)
@@ -27,11 +53,13 @@ class Offer:
     labels : by id, of those structures that were asked for
     fitting : how many labels of the files are of the labeller's settings
     passed_over : labels that are not, counted by why
+    lenders : the file of each of ``labels``, by id
     """
 
     labels: dict[str, Label]
     fitting: int
     passed_over: Counter[str]
+    lenders: dict[str, Lender]
 
     def said(self) -> str:
         """Return it in words."""
@@ -59,36 +87,91 @@ def offer(files: Sequence[str], labeller: Labeller, wanted: Iterable[str] = ()) 
     """
     labels: dict[str, Label] = {}
     passed_over: Counter[str] = Counter()
+    lenders: dict[str, Lender] = {}
     fitting, names = 0, set(wanted)
     for file in files:
         found = _read(file)
         fits, reasons = _fitting(found, labeller)
         passed_over += reasons
         fitting += int(fits.sum())
-        for i, name in enumerate(found.ids) if names else ():
-            if fits[i] and name in names:
-                labels.setdefault(name, _label(found[i]))
-    return Offer(labels, fitting, passed_over)
+        taken = [i for i, name in enumerate(found.ids) if fits[i] and name in names and name not in labels]
+        lender = _lender(file) if taken else None
+        for i in taken:
+            if lender is not None and found.ids[i] not in labels:
+                labels[found.ids[i]], lenders[found.ids[i]] = _label(found[i]), lender
+    return Offer(labels, fitting, passed_over, lenders)
 
 
-def adopt(given: Offer, ids: Iterable[str], labeller: Labeller, cache: LabelCache) -> int:
+def adopt(
+    given: Offer,
+    structures: Structures,
+    labeller: Labeller,
+    cache: LabelCache,
+    checks: LabelChecksConfig,
+    watch: Watch | None = None,
+) -> int:
     """Put the labels of these structures into the cache where it has none; return how many.
 
-    A remembered failure gives way to a label; a label never does.
+    A remembered failure gives way to a label; a label never does. What is put says which file it is from.
+
+    Raises
+    ------
+    LabelError
+        When the forces in a file are not those of its energies; nothing of it is put.
     """
-    adopted = 0
-    for name in ids:
+    rows: dict[Maker, dict[int, tuple[Structures, Label]]] = {}
+    for row, name in enumerate(structures.ids):
         label = given.labels.get(name)
-        if label is None or not labeller.cached:
-            continue
         known = cache.get(name)
-        if isinstance(known, Label) and not labeller.outdated(known):
+        if label is None or not labeller.cached or (isinstance(known, Label) and not labeller.outdated(known)):
             continue
-        cache.put(name, label)
-        adopted += 1
+        lender = given.lenders[name]
+        maker = Maker(lender.maker, label.code_version, lender.file)
+        rows.setdefault(maker, {})[row] = structures[row], label
+    adopted = 0
+    for maker, lent in rows.items():
+        for row in _sound(maker, lent, Examiner(labeller, cache, checks, watch or Watch())):
+            one, label = lent[row]
+            lender = given.lenders[one.ids[0]]
+            origin = {"file": lender.file, "sha256": lender.sha256, "created_by": lender.created_by}
+            cache.put(one.ids[0], label, {"maker": lender.maker, "adopted_from": origin})
+            adopted += 1
     if adopted:
         log.info("%d labels are taken from labelling.reuse_from", adopted)
     return adopted
+
+
+def _sound(maker: Maker, lent: dict[int, tuple[Structures, Label]], examiner: Examiner) -> list[int]:
+    """Return which of a file's labels may be taken: all but those found wrong."""
+    if examiner.checks.gradient == "none" or maker.is_vouched(examiner.cache, examiner.checks):
+        return list(lent)
+    found = examiner.look_at(maker, lent)
+    if found.right or not found.wrong:
+        for key, verdict in found.wrong.values():
+            suspect(examiner.cache, key, f"Its label in {maker.file} was refused: {verdict}.")
+        return [row for row in lent if row not in found.wrong]
+    key, verdict = next(iter(found.wrong.values()))
+    which = f"{maker.file} (labelling.reuse_from)"
+    if found.outdated or not any(found.remade.values()):
+        raise LabelError(
+            f"The forces in {which} are not the derivative of the energies around them. Each of {len(found.wrong)} "
+            f"structures was moved along a line to both sides; the first, {key}, gives {verdict}. Nothing of it was "
+            "taken. Take the file out of labelling.reuse_from, or mend it; if you know why it differs, set "
+            "labelling.checks.gradient to none."
+        )
+    raise LabelError(
+        f"Neither the labels of {which} nor those that the labeller '{examiner.labeller.name}' makes of the same "
+        f"structures have forces that are the derivative of its energies (structure {key}, from the file: {verdict}). "
+        "Nothing was taken. Mend the labeller first: what it makes can't tell whether the file is right."
+    )
+
+
+def _lender(file: str) -> Lender:
+    from dubito.data.store import read_attributes
+
+    about = read_attributes(Path(file)).get("created_by")
+    job = {key: about[key] for key in _JOB if about.get(key) is not None} if isinstance(about, dict) else {}
+    return Lender(file, hash_file(Path(file), 64), job)
 
 
 def _read(file: str) -> Structures:

@@ -58,18 +58,20 @@ def label_one(
     """
     key, effort = structure.ids[0], hash_json(labeller.effort())
     if cache is not None and labeller.cached:
-        known = cache.get(key)
+        known = cache.get(key, labeller.outdated)
         if isinstance(known, Label) and not labeller.outdated(known):
             return Outcome(_judged(known, labeller), reused=True)
         if isinstance(known, Failure) and _stands(known, effort, retry_failed):
             return Outcome(known, reused=True)
     if forbidden is not None:
         return Outcome(forbidden, reused=False)
-    result = _attempt(structure, labeller)
+    result = attempt(structure, labeller)
     if isinstance(result, Failure):
         result = replace(result, effort=effort)
-    if isinstance(result, Failure):
         log.warning("structure %s could not be labelled (%s): %s", key, result.reason, result.message)
+        meanwhile = None if cache is None or not labeller.cached else cache.get(key)
+        if isinstance(meanwhile, Label) and not labeller.outdated(meanwhile):
+            return Outcome(_judged(meanwhile, labeller), reused=True)  # of another campaign, with more effort
     crashed = isinstance(result, Failure) and result.reason == CRASHED
     if cache is not None and labeller.cached and not crashed:
         cache.put(key, result)
@@ -92,7 +94,14 @@ def _judged(known: Label, labeller: Labeller) -> Label | Failure:
     return Failure(failure.reason, str(failure), failure.attempts, known.wall_time_s, known.cpu_time_s)
 
 
-def _attempt(structure: Structures, labeller: Labeller) -> Label | Failure:
+def attempt(structure: Structures, labeller: Labeller) -> Label | Failure:
+    """Label one structure, without the cache; whatever the labeller's program raises is a failure of this structure.
+
+    Raises
+    ------
+    StorageError, EnvironmentFault
+        As :func:`label_one`.
+    """
     wall, cpu = time.perf_counter(), time.process_time()
     try:
         result: Label | Failure = labeller.label(structure)

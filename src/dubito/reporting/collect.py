@@ -10,7 +10,7 @@ from typing import Any
 from dubito.config import Config, config_hash
 from dubito.core import progress
 from dubito.core.errors import DataError
-from dubito.core.files import read_json
+from dubito.core.files import read_object
 from dubito.core.hashing import hash_file
 from dubito.core.provenance import versions
 from dubito.data.formula import formula_keys
@@ -181,14 +181,14 @@ def _iteration(where: Path, index: int, config: Config) -> Iteration:
     profiles = [where / "predictions" / f"profile_{profile.name}.h5" for profile in config.evaluation.profiles]
     selected = where / "selected.h5"
     stops, walkers = _stops(_present(where / "pool" / f"job_{job}.h5" for job in range(config.sampling.sampler.n_jobs)))
-    metrics = read_json(where / "metrics.json")
+    metrics = read_object(where / "metrics.json", labels=dict)
     driver = str(metrics.get("method") or config.uncertainty.first_driver)
     return Iteration(
         index=index,
         metrics=metrics,
         decision=_json_if_there(where / "decision.json"),
         manifest=manifest,
-        shard_reports=[read_json(path) for path in _present(path.with_suffix(".json") for path in shards)],
+        shard_reports=[_shard_report(path) for path in _present(path.with_suffix(".json") for path in shards)],
         profiles=[read_profile(path, driver) for path in _present(profiles)],
         stops=stops or metrics.get("exploring", {}).get("stops", {}),
         walkers=walkers,
@@ -214,10 +214,11 @@ def _reference_cpu_s(folder: Path, config: Config) -> float:
 
 
 def _json_if_there(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
-    found: Mapping[str, Any] = read_json(path)
-    return found
+    return read_object(path) if path.is_file() else {}
+
+
+def _shard_report(path: Path) -> Mapping[str, Any]:
+    return read_object(path, done=int, failed=list)
 
 
 def _stops(pool: Sequence[Path]) -> tuple[dict[str, int], int]:

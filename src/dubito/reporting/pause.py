@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dubito.core.errors import CampaignPaused, DataError
-from dubito.core.files import atomic_path, read_json
+from dubito.core.files import atomic_path, read_object
 from dubito.core.progress import read
 from dubito.reporting.cost import hours, stage_costs
 
@@ -25,14 +25,14 @@ def write_pause(folder: Path, pause: CampaignPaused, config: Mapping[str, Any]) 
     ----------
     config : the resolved configuration, as JSON
     """
-    summary = _summary(folder) or _nothing_measured(folder, pause.iteration, config)
+    summary = read_summary(folder) or _nothing_measured(folder, pause.iteration, config)
     summary |= {"state": PAUSED, "reason": str(pause), "labels": {**summary["labels"], **pause.labels}}
     _write(folder, summary)
 
 
 def end_pause(folder: Path, reason: str) -> bool:
     """Take a pause back, since the campaign goes on; return whether there was one."""
-    summary = _summary(folder)
+    summary = read_summary(folder)
     if summary is None or summary.get("state") != PAUSED:
         return False
     _write(folder, summary | {"state": "running", "reason": reason})
@@ -41,18 +41,18 @@ def end_pause(folder: Path, reason: str) -> bool:
 
 def paused_because(folder: Path) -> str | None:
     """Return why a campaign is paused, None when it is not."""
-    summary = _summary(folder)
+    summary = read_summary(folder)
     if summary is None or summary.get("state") != PAUSED:
         return None
     return str(summary.get("reason", ""))
 
 
-def _summary(folder: Path) -> dict[str, Any] | None:
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """Return ``folder/summary.json``; None where there is none, or a damaged one: the next job writes it anew."""
     try:
-        found = read_json(folder / "summary.json")
+        return read_object(folder / "summary.json", labels=dict)
     except DataError:
         return None
-    return found if isinstance(found, dict) and "labels" in found else None
 
 
 def _nothing_measured(folder: Path, iteration: int, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,10 +78,9 @@ def _nothing_measured(folder: Path, iteration: int, config: Mapping[str, Any]) -
 
 def _report(path: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = read_json(path)
+        return read_object(path, cpu_s=(int, float))
     except DataError:
         return {}
-    return found
 
 
 def _write(folder: Path, summary: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from dubito.labelling.reuse import adopt, offer
 from dubito.labelling.sane import refuse_insane
 from dubito.labelling.service import label_structures
 from dubito.labelling.supervised import label_in_child
+from dubito.labelling.vouching import new_job, sign
 from dubito.labelling.watch import Watch
 from dubito.reporting.evaluated import Evaluated
 
@@ -69,16 +70,17 @@ def run(
         )
     given = bool(part.column("origin/iteration").max() <= 0)
     said = Evaluated(structures, read_predictions(selected)).take(np.arange(len(structures))[rows])
+    job, checks = new_job(), labelling.checks
 
     def work(watch: Watch) -> str:
         """Label and write, in a child process: a program that crashes takes nothing else along."""
         labeller = make_labeller(labelling.labeller, threads=threads)
-        known = LabelCache(cache, labeller.settings())
+        known = sign(LabelCache(cache, labeller.settings()), labeller, checks, job)
         lent = offer(labelling.reuse_from, labeller, part.ids)
-        adopted = adopt(lent, part.ids, labeller, known)
+        adopted = adopt(lent, part, labeller, known, checks, watch)
         labelled, summary = label_structures(part, labeller, known, refuse_all=given, watch=watch)
-        wrong = check_gradients(labelled, labeller, known, labelling.checks, watch)
-        labelled, summary = refuse_insane(labelled, summary, said.predictions, labelling.checks, wrong)
+        wrong = check_gradients(labelled, labeller, known, checks, watch)
+        labelled, summary = refuse_insane(labelled, summary, said.predictions, checks, wrong)
         write_structures(output, labelled, attributes={"settings": labeller.settings()})
         write_json(report, {"shard": shard, **summary, "adopted": adopted})
         text = _said(summary, len(part))
@@ -104,12 +106,13 @@ def _hopeless(events: list[dict[str, Any]], iteration: int, shard: int) -> dict[
     for event in events:
         if (event.get("stage"), event.get("iteration")) != ("label_structures", iteration):
             continue
-        if not str(event.get("part", "")).isdigit() or int(event["part"]) != shard:
+        part = str(event.get("part", ""))
+        if not part.isdecimal() or int(part) != shard:
             continue
         if event.get("event") == "finished":
             counts.clear()
         elif event.get("event") == "died" and event.get("reason") == "timeout" and event.get("in_flight"):
-            counts[event["in_flight"]] += 1
+            counts[str(event["in_flight"])] += 1
     return {
         key: f"{n} jobs, each with more time than the one before, ran out of time with this structure in hand. Give "
         "the rule label_structures a longer runtime in the profile if it is worth that."

@@ -32,6 +32,7 @@ from dubito.labelling.inversion import (
 from dubito.labelling.registry import make_labeller
 from dubito.labelling.relax import KeepInPlane, LabelSource, relax
 from dubito.labelling.teacher import without_rehearsed_failures
+from dubito.labelling.vouching import new_job, sign
 
 
 def run(
@@ -54,7 +55,8 @@ def run(
     ConfigError
         When the profile does not fit the molecule, or the labeller knows no new geometries.
     LabelError
-        When the molecule does not suit the labeller.
+        When the molecule does not suit the labeller, or its forces are not those of its energies: that is asked of
+        the first label, before a relaxation follows them.
     LabellingFailure
         When one of the labels fails: a profile with holes has no barrier.
     """
@@ -63,7 +65,8 @@ def run(
     # Failures are rehearsed in batches, which can do without some of their labels.
     labeller = make_labeller(without_rehearsed_failures(labelling.labeller), threads=threads)
     labeller.check(start)
-    source = LabelSource(labeller, LabelCache(cache, labeller.settings()), f"evaluation.profiles: '{profile.name}'")
+    signed = sign(LabelCache(cache, labeller.settings()), labeller, labelling.checks, new_job())
+    source = LabelSource(labeller, signed, f"evaluation.profiles: '{profile.name}'", labelling.checks)
     try:
         minimum, planar = _ends(start, profile, source)
         grid = heights(minimum.height, profile.n_points)

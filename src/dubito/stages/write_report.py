@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from dubito.config import Config
+from dubito.core.errors import DataError
 from dubito.core.files import atomic_path, write_json, write_text
-from dubito.reporting.collect import collect
+from dubito.reporting.collect import Campaign, collect, iteration_folder
 from dubito.reporting.page import render
 from dubito.reporting.summary import summarise
 
@@ -21,9 +22,11 @@ def run(*, folder: Path, iteration: int, output: Path, summary: Path, config: Co
     Raises
     ------
     DataError
-        When the campaign folder holds no evaluated iteration.
+        When the campaign folder holds no evaluated iteration, or not this one; when a ``final`` report is asked for
+        of a campaign that goes on.
     """
     campaign = collect(folder, config, last=iteration)
+    _refuse_other(campaign, folder, iteration, final=final)
     page, digest = render(campaign), summarise(campaign)
     write_text(output, page)
     write_json(summary, digest)
@@ -33,6 +36,23 @@ def run(*, folder: Path, iteration: int, output: Path, summary: Path, config: Co
         _write_old(folder / "report" / "index.html", page, output)
         _write_old(folder / "summary.json", summary.read_text(encoding="utf-8"), summary)
     return f"{digest['state']}: report of {digest['labels']['done']} labels in {output}"
+
+
+def _refuse_other(campaign: Campaign, folder: Path, iteration: int, *, final: bool) -> None:
+    """Raise DataError where the files tell of another iteration, or of a campaign that is not at its end."""
+    found = campaign.last.index
+    if found != iteration:
+        where = iteration_folder(folder, found + 1)
+        raise DataError(
+            f"The report is of iteration {iteration}, but {where / 'metrics.json'} is missing, so that it would tell "
+            f"of iteration {found}. Start the campaign again as before: the file is made anew, and the report after it."
+        )
+    if final and not campaign.last.decision.get("stop"):
+        where = iteration_folder(folder, iteration)
+        raise DataError(
+            f"The final report is of the last iteration, but {where / 'decision.json'} is missing or lets the campaign "
+            "go on. Start the campaign again as before: what is missing is made, and the report after it."
+        )
 
 
 def _write_old(path: Path, text: str, written: Path) -> None:

@@ -8,16 +8,18 @@ attempt that is known to be too small. Jobs on nodes read the file and ask nobod
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dubito.core.heartbeat import labelling_heartbeat, last_beat
-from dubito.core.progress import record
+from dubito.core.progress import event_of, record
+
+if TYPE_CHECKING:
+    from dubito.workflow.submissions import Submissions
 
 OUT_OF_MEMORY: Final = "out_of_memory"
 TIMEOUT: Final = "timeout"
@@ -39,8 +41,10 @@ Key = tuple[str, int | None, str]
 
 _RAISES: Final[dict[Need, frozenset[str]]] = {
     "memory": frozenset({OUT_OF_MEMORY, UNKNOWN}),
-    "time": frozenset({TIMEOUT, UNKNOWN}),
+    "time": frozenset({TIMEOUT, NEAR_LIMIT, UNKNOWN}),
 }
+# Ends of jobs that never said that they began which have a known cause.
+_OTHERWISE: Final = frozenset({OUT_OF_MEMORY, TIMEOUT, NEAR_LIMIT, NODE_FAIL, CANCELLED, COMPLETED})
 # Doubling goes on no further: by then it is not the amount that is wrong.
 _MOST_DOUBLINGS: Final = 6
 # Wildcards that tell jobs of one rule and iteration apart.
@@ -49,8 +53,8 @@ _PARTS: Final = ("shard", "job", "group", "method", "profile")
 _STALE_S: Final = 10.0
 # For how long the end of a job is waited for that Slurm is still busy with.
 _ENDING_S: Final = 5.0
-# A profile warns a job at most so long before its time limit (sbatch --signal), minutes.
-_WARNING_MIN: Final = 5
+# A job is warned so long before its time limit (sbatch --signal) unless its profile says a longer time, minutes.
+USUAL_WARNING_MIN: Final = 5.0
 
 
 def part_of(wildcards: Mapping[str, Any]) -> str:
@@ -58,9 +62,9 @@ def part_of(wildcards: Mapping[str, Any]) -> str:
     return "_".join(str(wildcards[key]) for key in _PARTS if key in wildcards)
 
 
-def nearly_all(limit_min: float) -> float:
+def nearly_all(limit_min: float, warning_min: float = USUAL_WARNING_MIN) -> float:
     """Return the minutes after which the end of a job has to do with its time limit."""
-    return max(limit_min - _WARNING_MIN, 0.5 * limit_min)
+    return max(limit_min - warning_min, 0.5 * limit_min)
 
 
 def key_of(stage: str, wildcards: Mapping[str, Any]) -> Key:
@@ -86,11 +90,22 @@ class Attempts:
     folder : the campaign's folder
     ask : says how a Slurm job ended (:func:`dubito.workflow.slurm_facts.ended_as`), None where it can't be told;
         None itself: ask nobody and write nothing
+    submissions : what this driver submitted; None where that is not known
+    warning_min : how long before its time limit the profile has a job warned, minutes
     """
 
-    def __init__(self, folder: Path, ask: Callable[[str], str | None] | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ask: Callable[[str], str | None] | None,
+        submissions: Submissions | None = None,
+        warning_min: float = USUAL_WARNING_MIN,
+    ) -> None:
+        self.warning_min = warning_min
         self.folder, self.path, self.ask = folder, folder / "progress.jsonl", ask
+        self.submissions = submissions
         self._jobs: dict[Key, _Past] = {}
+        self._began: set[str] = set()
         self._offset = 0
         self._asked: dict[str, tuple[float, str | None]] = {}
         self._told: set[tuple[Key, str]] = set()
@@ -99,19 +114,27 @@ class Attempts:
         """Return how often the request for memory or time is doubled in this attempt of a job.
 
         Once for each earlier death that is owed to its lack, or to an unknown cause. Attempts of this driver that
-        left no trace at all (dead before they began) have an unknown cause too.
+        left no trace at all (dead before they began) have an unknown cause too, unless they were never submitted, or
+        Slurm says that something else ended them: a job cancelled in the queue needs no more memory.
         """
         self._read_on()
-        past = self._jobs.get(key)
-        if past is None:
-            return min(attempt - 1, _MOST_DOUBLINGS)
+        past = self._jobs.get(key, _Past())
         if self.ask is not None and past.open is not None:
             self._classify(key, past)
         if attempt == 1:
             past.before = len(past.reasons)
         untold = max(0, attempt - 1 - (len(past.reasons) - past.before))
+        spared = sum(self._needs_no_more(need, key, one) for one in range(1, attempt)) if untold else 0
         owed = sum(reason in _RAISES[need] for reason in past.reasons)
-        return min(owed + untold, _MOST_DOUBLINGS)
+        return min(owed + max(0, untold - spared), _MOST_DOUBLINGS)
+
+    def _needs_no_more(self, need: Need, key: Key, attempt: int) -> bool:
+        """Say whether an attempt that left no trace ended for another reason than a want of memory or time."""
+        job = self.submissions.of(key, attempt) if self.submissions is not None else None
+        if job is None or job in self._began:
+            return False
+        # An empty one was refused by sbatch.
+        return not job or self._answer(job) in _OTHERWISE - _RAISES[need]
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -131,11 +154,8 @@ class Attempts:
         whole = text[: text.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
+            event = event_of(line)
+            if event is not None:
                 self._take(event)
 
     def _take(self, event: dict[str, Any]) -> None:
@@ -144,6 +164,7 @@ class Attempts:
         if kind == "started":
             past = self._jobs.setdefault(key, _Past())
             past.open, past.interrupted = event, None
+            self._began.add(str(event.get("slurm_job")))
             return
         past_or_none = self._jobs.get(key)
         if past_or_none is None:
@@ -180,7 +201,7 @@ class Attempts:
         if answer == COMPLETED:
             past.open = None
             return
-        reason = _judged(answer, past)
+        reason = _judged(answer, past, self.warning_min)
         stage, iteration, part = key
         self._told.add((key, str(job)))
         record(
@@ -221,7 +242,7 @@ def _is_stale(when: float, answer: str | None) -> bool:
     return answer in (None, ALIVE, ENDING) and time.monotonic() - when > _STALE_S
 
 
-def _judged(answer: str, past: _Past) -> str:
+def _judged(answer: str, past: _Past, warning_min: float) -> str:
     """Return why a job died: what Slurm says, and where it says nothing, what the job said of its end."""
     if answer == NEAR_LIMIT:
         return TIMEOUT
@@ -230,4 +251,4 @@ def _judged(answer: str, past: _Past) -> str:
     if past.interrupted.get("signal") == "SIGUSR1":
         return TIMEOUT  # sbatch --signal sends it ahead of the limit
     lasted, limit = (past.interrupted["time"] - past.open["time"]) / 60, past.open.get("runtime_min")
-    return TIMEOUT if limit and lasted >= nearly_all(limit) else CANCELLED
+    return TIMEOUT if limit and lasted >= nearly_all(limit, warning_min) else CANCELLED

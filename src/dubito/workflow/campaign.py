@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import MutableMapping
 from glob import escape
@@ -11,10 +10,13 @@ from typing import Any
 
 from dubito.config import Config, config_hash, load_config, parse_config
 from dubito.config.inputs import require_inputs
-from dubito.core.files import read_json, write_text
-from dubito.reporting.pause import PAUSED, end_pause, paused_because
+from dubito.core.errors import DataError
+from dubito.core.files import read_object, write_text
+from dubito.core.logs import get_logger
+from dubito.reporting.pause import PAUSED, end_pause, paused_because, read_summary
 
 SNAPSHOT_VARIABLE = "DUBITO_CONFIG_SNAPSHOT"
+log = get_logger(__name__)
 
 
 def load_campaign(
@@ -64,13 +66,40 @@ def resume_paused(name: str) -> None:
     end_pause(Path("results", name), "It was paused, and goes on.")
 
 
+def require_plans(name: str) -> None:
+    """Check the files that say what the graph of jobs looks like; Snakemake would stumble over a damaged one.
+
+    Call it after :func:`dubito.workflow.repair.repair_campaign`, which moves aside those that the ledger knows.
+
+    Raises
+    ------
+    DataError, StorageError
+        When one can't be read, or does not say it.
+    """
+    folder = Path("results", name)
+    for path in sorted(folder.glob("iter_*/selection.json")):
+        read_object(path, n_selected=int, n_shards=int)
+    for path in sorted(folder.glob("iter_*/driver.json")):
+        read_object(path, method=str)
+    for path in sorted(folder.glob("iter_*/decision.json")):
+        read_object(path, stop=bool)
+
+
 def forget_unfitted(config: Config) -> None:
     """Delete what says that the driver was not fitted: it looked on when that was written, now it must be fitted."""
     method = config.uncertainty.acquire_with
     for about in Path("results", config.campaign.name).glob(f"iter_*/uncertainty/{escape(method)}.json"):
-        if "not_fitted" in read_json(about):
+        if _is_unfitted(about):
             about.with_suffix(".safetensors").unlink(missing_ok=True)
             about.unlink()
+
+
+def _is_unfitted(about: Path) -> bool:
+    try:
+        return "not_fitted" in read_object(about)
+    except DataError as error:
+        log.warning("%s", error)  # the job that reads it says so again, where it matters
+        return False
 
 
 def finished_line(name: str) -> str:
@@ -78,8 +107,8 @@ def finished_line(name: str) -> str:
     folder = Path("results", name)
     report = folder / "report" / "index.html"
     verdict, following = "", "open it in a browser, or run `dubito status`."
-    if (folder / "summary.json").exists():
-        summary = read_json(folder / "summary.json")
+    summary = read_summary(folder)
+    if summary is not None:
         verdict = f"{name}: {summary.get('state', '?')}. {summary.get('reason', '')}\n"
         if summary.get("state") == PAUSED:
             following = "look at the failures there; what to type then is said above, and by `dubito status`."
@@ -92,7 +121,7 @@ def labels_spent(name: str, before: int) -> int:
     for k in range(before):
         manifest = Path("results", name, f"iter_{k:03d}", "selection.json")
         if manifest.exists():
-            total += int(json.loads(manifest.read_text())["n_selected"])
+            total += int(read_object(manifest, n_selected=int)["n_selected"])
     return total
 
 

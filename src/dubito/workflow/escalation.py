@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from dubito.core.logs import get_logger
-from dubito.workflow.attempts import ATTEMPT_VARIABLE, Attempts, Need, key_of
-from dubito.workflow.slurm_facts import Partitions, ended_as
+from dubito.core.slurm.limits import Job, Kind, gpus_asked, split_names
+from dubito.workflow.attempts import ATTEMPT_VARIABLE, USUAL_WARNING_MIN, Attempts, Need, key_of
+from dubito.workflow.slurm_facts import KnownSite, ended_as
+from dubito.workflow.submissions import Submissions
 
 log = get_logger(__name__)
 
 # Snakemake asks with the wildcards and the input of a job.
 Amount = int | Callable[[Any, Any], int]
 _UNITS: Final[dict[Need, str]] = {"memory": "MB of memory", "time": "minutes"}
+_KINDS: Final[dict[Need, Kind]] = {"memory": "mem_mb", "time": "minutes"}
+# Slurm looks at limits once a minute and may warn a job so much sooner than it was told to, seconds.
+_SOONER_S: Final = 60
+_SIGNAL: Final = re.compile(r"--signal[=\s]+['\"]?(?:[RB]+:)?\w+(?:@(\d+))?")
 
 
 class Place(Protocol):
@@ -34,8 +42,12 @@ class Place(Protocol):
     @property
     def runs_here(self) -> bool: ...
 
-    def partition(self, rule: str) -> str | None:
-        """Return the Slurm partition of a rule, None where none is named."""
+    def job(self, rule: str) -> Job:
+        """Return what decides where the jobs of a rule can run and under whose limits."""
+        ...
+
+    def warning_min(self) -> float:
+        """Return how long before its time limit a job is warned at most, minutes."""
         ...
 
     def memory_given(self) -> int | None:
@@ -56,14 +68,49 @@ class SnakemakePlace:
         """Whether jobs run on this machine."""
         return bool(self.workflow.local_exec)
 
-    def partition(self, rule: str) -> str | None:
-        """Return the partition that ``set-resources`` or ``default-resources`` of the profile name for a rule."""
+    def job(self, rule: str) -> Job:
+        """Return what ``set-resources`` or ``default-resources`` of the profile say of a rule."""
+        gpu = self._said(rule, "gpu")
+        count, model = gpus_asked(
+            self._own_gpus(rule) if gpu is None else gpu, self._said(rule, "gpu_model"), self._said(rule, "gres")
+        )
+        qos = getattr(getattr(self.workflow, "executor_settings", None), "qos", None) or self._said(rule, "qos")
+        return Job(
+            partitions=split_names(self._said(rule, "slurm_partition")),
+            account=self._said(rule, "slurm_account"),
+            qos=qos,
+            constraint=self._said(rule, "constraint"),
+            gpus=count,
+            gpu_model=model,
+        )
+
+    def _said(self, rule: str, name: str) -> str | None:
+        """Return a resource of a rule as the profile gives it, None where it says nothing."""
         settings = self.workflow.resource_settings
         for named in (settings.overwrite_resources.get(rule), settings.default_resources):
-            found = named.get("slurm_partition") if named else None
-            if found is not None:
-                return _text(found)
+            found = named.get(name) if named else None
+            text = "" if found is None else _text(found)
+            if text:
+                return text
         return None
+
+    def _own_gpus(self, rule: str) -> object:
+        """Return the GPUs that a rule asks for by itself."""
+        try:
+            resource = self.workflow.get_rule(rule).resources.get("gpu")
+            return None if resource is None else resource.evaluate(None).value
+        except Exception:  # of a rule that can't tell without a job
+            return None
+
+    def warning_min(self) -> float:
+        """Return how long before its time limit a job is warned at most (``--signal`` in ``slurm_extra``), minutes."""
+        settings = self.workflow.resource_settings
+        overwritten = getattr(settings, "overwrite_resources", None) or {}
+        found = [named.get("slurm_extra") for named in (settings.default_resources, *overwritten.values()) if named]
+        seconds = [
+            int(number or 60) for extra in found if extra is not None for number in _SIGNAL.findall(_text(extra))
+        ]
+        return max([USUAL_WARNING_MIN, *((number + _SOONER_S) / 60 for number in seconds)])
 
     def memory_given(self) -> int | None:
         """Return the memory that the driver requested for the job that this process runs, MB."""
@@ -73,20 +120,22 @@ class SnakemakePlace:
 
 
 def _text(value: Any) -> str:
-    """Return a resource of Snakemake as it was written."""
+    """Return a resource of Snakemake as it was written; empty for one without a value."""
     for name in ("raw", "value"):
         value = getattr(value, name, value)
-    return str(value).strip("'\"")
+    return "" if value is None else str(value).strip("'\"")
 
 
 class Requests:
     """Makes the functions for ``mem_mb`` and ``runtime`` of the rules of one campaign."""
 
-    def __init__(self, folder: Path, place: Place) -> None:
+    def __init__(self, folder: Path, place: Place, submissions: Submissions | None = None) -> None:
         asks = place.is_driver and not place.only_looks
         self.place = place
-        self.attempts = Attempts(folder, ended_as if asks else None)
-        self.partitions = Partitions()
+        warning_min = place.warning_min()
+        ask = functools.partial(ended_as, warning_min=warning_min)
+        self.attempts = Attempts(folder, ask if asks else None, submissions, warning_min)
+        self.site = KnownSite()
         self._warned: set[tuple[str, Need]] = set()
 
     def memory(self, rule: str, amount: Amount) -> Callable[..., int]:
@@ -96,6 +145,20 @@ class Requests:
     def minutes(self, rule: str, amount: Amount) -> Callable[..., int]:
         """Return a function for the time limit of a rule, minutes."""
         return self._function(rule, "time", amount)
+
+    def adopt(self, workflow: Any) -> None:
+        """Take the memory and time that the profile sets for a rule as first guesses, which deaths double as others.
+
+        Only numbers: an expression (of ``attempt``, say) is the profile's own way to ask for more. Called when the
+        rules are known; Snakemake has by then put the numbers in place of our functions.
+        """
+        for rule in workflow.rules:
+            given = workflow.resource_settings.overwrite_resources.get(rule.name) or {}
+            for name, make in (("mem_mb", self.memory), ("runtime", self.minutes)):
+                resource = rule.resources.get(name) if _names(given, name) else None
+                if resource is None or resource.is_evaluable() or not isinstance(resource.value, int):
+                    continue
+                rule.resources[name] = make(rule.name, resource.value)
 
     def _function(self, rule: str, need: Need, amount: Amount) -> Callable[..., int]:
         def get(wildcards: Any, input: Any, attempt: int) -> int:
@@ -121,14 +184,20 @@ class Requests:
         return self._cut(rule, need, wanted) if self.place.is_driver else wanted
 
     def _cut(self, rule: str, need: Need, wanted: int) -> int:
-        """Return what the partition can give: a request beyond it would wait for ever."""
-        limits = self.partitions.limits(self.place.partition(rule))
-        most = limits.mem_mb if need == "memory" else limits.runtime_min
-        if most is None or wanted <= most:
+        """Return what a job of the rule can get: a request beyond it would be refused or wait for ever."""
+        most = self.site.most(_KINDS[need], self.place.job(rule))
+        if most is None or wanted <= most.amount:
             return wanted
         if (rule, need) not in self._warned:
             self._warned.add((rule, need))
             log.info(
-                "%s would ask for %d %s; its partition has %d, so it asks for that", rule, wanted, _UNITS[need], most
-            )
-        return most
+                "%s would ask for %d %s; %s allows %d, so it asks for that", rule, wanted, _UNITS[need], most.by,
+                most.amount,
+            )  # fmt: skip
+        return most.amount
+
+
+def _names(given: Any, name: str) -> bool:
+    """Say whether a profile sets a resource, also in Snakemake's other spellings (``mem: 8GB``, ``mem_mib``)."""
+    spellings = ("mem_mb", "mem_mib", "mem") if name == "mem_mb" else (name,)
+    return any(given.get(spelling) is not None for spelling in spellings)

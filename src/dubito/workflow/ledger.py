@@ -6,16 +6,20 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dubito.config import config_hash, parse_config
+from dubito.core.errors import DataError
 from dubito.core.hashing import hash_file, hash_json
-from dubito.core.ledger import NAME, SHA256, append, read_ledger, state_of
+from dubito.core.ledger import NAME, SHA256, append, is_result, read_ledger, state_of
 from dubito.core.provenance import CODE_VARIABLE, checkout, code_version, set_context, slurm_job, versions
 from dubito.workflow.campaign import SNAPSHOT_VARIABLE
 from dubito.workflow.versions import STAGE_VERSIONS
+
+# On some network file systems another machine sees the line of a job later than its files, s.
+_AGAIN_S = 2.0
 
 
 class Making:
@@ -25,14 +29,18 @@ class Making:
         """Hash the inputs, and let every file that is written from now on carry what this job is.
 
         ``snakemake`` is the object Snakemake gives to scripts.
+
+        Raises
+        ------
+        DataError
+            When an input is not what the job that made it wrote.
         """
         campaign = snakemake.config["campaign"]["name"]
         params = dict(snakemake.params.items())
         self._path = Path("results", campaign, NAME)
         self._outputs = [str(path) for path in snakemake.output]
-        ledger = read_ledger(self._path)
         paths = dict.fromkeys(str(path) for path in snakemake.input)
-        self._inputs = {path: ledger.look(path) for path in paths if Path(path).is_file()}
+        self._inputs = _sound_inputs(campaign, self._path, [path for path in paths if Path(path).is_file()])
         self._about = {
             "stage": stage,
             "iteration": iteration,
@@ -66,6 +74,30 @@ class Making:
             "cpu_s": usage["cpu_s"],
         }
         append(self._path, entry)
+
+
+def _sound_inputs(campaign: str, ledger_path: Path, paths: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return hash, size and time of the inputs of a job.
+
+    They are hashed anyway. Between a start, which looks at all files, and this job, one may have been damaged; torch
+    and safetensors would read it without complaint. A file that no job of the ledger made is taken as it is.
+    """
+    for wait_s in (_AGAIN_S, None):
+        ledger = read_ledger(ledger_path, warn=False)
+        found = {path: ledger.look(path) for path in paths}
+        makings = {path: ledger.made[path] for path in paths if is_result(path, campaign) and path in ledger.made}
+        wrong = [path for path, making in makings.items() if found[path]["sha256"] != making.sha256]
+        if not wrong:
+            break
+        if wait_s is None:
+            more = f" (and {len(wrong) - 1} more inputs of this job)" if len(wrong) > 1 else ""
+            raise DataError(
+                f"{wrong[0]}{more} is not what its job wrote: it was damaged, or changed by hand, since. Start the "
+                "campaign again as before: it is then moved aside and made anew, from labels that are kept. If you "
+                f"changed it on purpose, type `dubito show --accept {wrong[0]}` first."
+            )
+        time.sleep(wait_s)
+    return found
 
 
 def hand_over_code_version() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dubito.core.errors import StorageError
 from dubito.core.hashing import hash_file
-from dubito.core.ledger import NAME, SHA256, Ledger, Making, State, append, read_ledger, state_of
+from dubito.core.ledger import NAME, SHA256, Ledger, Making, State, append, is_result, read_ledger, state_of
 from dubito.core.logs import get_logger
 from dubito.core.progress import announce
 from dubito.workflow.dating import Dated, in_wrong_order, right_times
@@ -28,9 +28,6 @@ from dubito.workflow.dating import Dated, in_wrong_order, right_times
 log = get_logger(__name__)
 
 _INCOMPLETE = Path(".snakemake", "incomplete")
-# Parts of a campaign folder whose files are looked after. `report/` and `summary.json` are not: each iteration
-# rewrites them, dated 1970 on purpose.
-_PARTS = ("iter_", "reference")
 # Clocks of a cluster differ by less; what is dated further ahead is worth a word.
 _AHEAD_NS = 60_000_000_000
 _SHOWN = 8
@@ -68,8 +65,9 @@ def repair_campaign(name: str) -> Repairs:
 def _tell(repairs: Repairs) -> None:
     for path, aside, why in repairs.damaged[:_SHOWN]:
         announce(
-            f"dubito: {path} is not what its job wrote ({why}). It is now {aside.name}, and is made again where it is "
-            f"needed. If you changed it on purpose: `mv {aside} {path} && dubito show --accept {path}`."
+            f"dubito: {path} is not what its job wrote ({why}). It is now {aside.name}. If this start needs "
+            "it, it is made again; else the end of this start names it, with the command that makes it. If you changed "
+            f"it on purpose: `mv {aside} {path} && dubito show --accept {path}`."
         )
     if len(repairs.damaged) > _SHOWN:
         announce(f"dubito: and {len(repairs.damaged) - _SHOWN} more, all kept as FILE.damaged beside where they were.")
@@ -84,7 +82,7 @@ class _Look:
     """One look at all outputs of a campaign."""
 
     def __init__(self, name: str, ledger: Ledger) -> None:
-        self.prefix = f"results/{name}/"
+        self.name = name
         self.ledger = ledger
         self.repairs = Repairs()
         self.seen: dict[str, dict[str, object]] = {}
@@ -94,7 +92,7 @@ class _Look:
         """Move damaged files aside, then set the times of the others."""
         files, states = {}, {}
         for path, making in self.ledger.made.items():
-            if path.startswith(self.prefix) and path.removeprefix(self.prefix).startswith(_PARTS):
+            if is_result(path, self.name):
                 found = self._one(path, making)
                 if found is not None:
                     states[path], files[path] = found
@@ -193,9 +191,14 @@ def is_under_way(path: str) -> bool:
 
     The job may even be alive, and have written the file but not yet its line in the ledger.
     """
+    return record_of(_INCOMPLETE, path).exists()
+
+
+def record_of(folder: Path, path: str) -> Path:
+    """Return the file in which Snakemake keeps what it knows of ``path``, in this folder of its own."""
     name = urlsafe_b64encode(path.encode()).decode()
     if len(name) < 255:
-        return (_INCOMPLETE / name).exists()
+        return folder / name
     # As Snakemake does with names that are too long for a file.
     parts = [name[i : i + 254] for i in range(0, len(name), 254)]
-    return _INCOMPLETE.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1]).exists()
+    return folder.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])

@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,15 +83,21 @@ def main(arguments: list[str]) -> int:
 
     refused: list[str] = []
 
-    def remember(workflow: Any) -> None:
+    def remembering(require: Callable[[Any], None]) -> Callable[[Any], None]:
         # A start ends at the first value that can't be right; here all are to be told.
-        try:
-            original(workflow)
-        except DubitoError as error:
-            refused.append(str(error))
+        def remember(workflow: Any) -> None:
+            try:
+                require(workflow)
+            except DubitoError as error:
+                refused.append(str(error))
 
-    original = slurm_site.require_values
-    with _replaced(DAGApi, "execute_workflow", collect), _replaced(slurm_site, "require_values", remember):
+        return remember
+
+    with (
+        _replaced(DAGApi, "execute_workflow", collect),
+        _replaced(slurm_site, "require_values", remembering(slurm_site.require_values)),
+        _replaced(slurm_site, "require_rules", remembering(slurm_site.require_rules)),
+    ):
         is_ok = cli.args_to_api(args, parser)
     if not is_ok or not found:
         return 1

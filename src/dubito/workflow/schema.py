@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from dubito import __version__
 from dubito.core.errors import DataError, EnvironmentFault
-from dubito.core.files import read_json, write_json
+from dubito.core.files import read_object, write_json
+from dubito.core.ledger import NAME
 from dubito.core.logs import get_logger
 from dubito.workflow.versions import STAGE_VERSIONS
 
@@ -29,7 +30,8 @@ SCHEMA_VERSION: Final = 2
 
 
 def _begin_ledger(folder: Path) -> None:
-    """From 1 to 2: nothing to change. What was made before has no line in the ledger, and is left as it is."""
+    """From 1 to 2: an empty ledger. What was made before has no line in it, and is left as it is."""
+    (folder / NAME).touch()
 
 
 # How a folder of each older version is brought to the next one.
@@ -72,10 +74,11 @@ def _found(folder: Path, path: Path) -> Mapping[str, Any]:
         has_results = any(folder.glob("iter_*"))
         return {"schema_version": 1 if has_results else SCHEMA_VERSION}
     try:
-        found = read_json(path)
-        if isinstance(found["schema_version"], int):
-            return dict(found)
-    except (DataError, KeyError, TypeError):
+        found = read_object(path, schema_version=int)
+        stages = found.get("stage_versions", {})
+        if isinstance(stages, dict) and all(type(version) is int for version in stages.values()):
+            return found
+    except DataError:
         pass
     raise EnvironmentFault(
         f"{path} does not say which dubito the campaign belongs to: it is damaged. If this dubito ({__version__}) "

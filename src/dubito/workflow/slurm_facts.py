@@ -9,10 +9,11 @@ import re
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from dubito.core.logs import get_logger
+from dubito.core.slurm.asking import minutes
+from dubito.core.slurm.limits import Job, Kind, Limit, Site, read_site
 from dubito.workflow.attempts import (
     ALIVE,
     CANCELLED,
@@ -23,6 +24,7 @@ from dubito.workflow.attempts import (
     OUT_OF_MEMORY,
     TIMEOUT,
     UNKNOWN,
+    USUAL_WARNING_MIN,
     nearly_all,
 )
 
@@ -48,112 +50,67 @@ _WAIT_S: Final = 20.0
 _AGAIN_S: Final = 60.0
 
 
-def ended_as(job: str) -> str | None:
+def ended_as(job: str, warning_min: float = USUAL_WARNING_MIN) -> str | None:
     """Return how a Slurm job ended, or that it is ``alive``; None when Slurm is not here or does not answer.
+
+    ``warning_min`` is how long before its limit the profile has a job warned, minutes.
 
     A job that Slurm has forgotten (``MinJobAge`` after its end) is ``unknown``. When the kernel kills a process of
     the job step for its memory, the job itself counts as FAILED; the step's exit code 0:125 tells.
     """
     done = _ask(["scontrol", "--details", "--oneliner", "show", "job", job])
-    if done is None:
-        return None
-    if done.returncode:
-        return UNKNOWN if "Invalid job id" in done.stderr + done.stdout else None
-    names = "JobState|ExitCode|DerivedExitCode|RunTime|TimeLimit"
+    if done is None or done.returncode:
+        return UNKNOWN if done is not None and "Invalid job id" in done.stderr + done.stdout else None
+    names = "JobState|ExitCode|DerivedExitCode|RunTime|TimeLimit|StartTime"
     fields = dict(re.findall(rf"(?:^|\s)({names})=(\S+)", done.stdout))
     state = fields.get("JobState")
     if state is None:
         return None
     if state == "FAILED" and _OOM_EXIT in (fields.get("DerivedExitCode"), fields.get("ExitCode")):
         return OUT_OF_MEMORY
-    if state == "FAILED" and _is_near_limit(fields.get("RunTime", ""), fields.get("TimeLimit", "")):
+    if state == "FAILED" and fields.get("StartTime") == "Unknown":
+        return CANCELLED  # it never started: neither memory nor time was wanting
+    if state == "FAILED" and _is_near_limit(fields.get("RunTime", ""), fields.get("TimeLimit", ""), warning_min):
         return NEAR_LIMIT
     return _ENDS.get(state, ALIVE)
 
 
-def _is_near_limit(lasted: str, limit: str) -> bool:
+def _is_near_limit(lasted: str, limit: str, warning_min: float) -> bool:
     """Say whether a job had used up its time but for the minutes that a profile leaves for an orderly end."""
-    minutes, most = minutes_of(lasted), minutes_of(limit)
-    return minutes is not None and most is not None and minutes >= nearly_all(most)
+    used, most = minutes(lasted), minutes(limit)
+    return used is not None and most is not None and used >= nearly_all(most, warning_min)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The most that a job in a partition can get; None: as much as it likes, or not known."""
-
-    mem_mb: int | None = None
-    runtime_min: int | None = None
-
-    def wider(self, other: Limits) -> Limits:
-        """Return what fits one of two partitions."""
-        return Limits(_most(self.mem_mb, other.mem_mb), _most(self.runtime_min, other.runtime_min))
-
-
-class Partitions:
-    """The limits of the cluster's partitions, asked for once."""
+class KnownSite:
+    """The limits of the cluster and of this user's accounts, asked for once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Limits] | None = None
-        self._default = ""
+        self._site: Site | None = None
+        self._found: dict[tuple[Kind, Job], Limit | None] = {}
         self._asked = -_AGAIN_S
 
-    def limits(self, partition: str | None) -> Limits:
-        """Return the limits of a partition (several by commas: of the most generous), else of the default one.
+    def most(self, kind: Kind, job: Job) -> Limit | None:
+        """Return the most that a job can get, None where nothing limits it or nothing is known.
 
-        A request beyond them would wait for ever, and nobody would be told.
+        A request beyond it would be refused, or wait for ever, and nobody would be told. Of a partition that does not
+        exist nothing is known: the limits of another would be wrong.
         """
-        known = self._all()
-        names = [name for name in (partition or "").split(",") if name in known] or [self._default]
-        found = [known[name] for name in names if name in known]
-        if not found:
-            return Limits()
-        widest = found[0]
-        for one in found[1:]:
-            widest = widest.wider(one)
-        return widest
+        if (kind, job) not in self._found:
+            site = self._known()
+            if site is None:
+                return None
+            self._found[kind, job] = site.most(kind, job)
+        return self._found[kind, job]
 
-    def _all(self) -> dict[str, Limits]:
-        if self._known is not None:
-            return self._known
+    def _known(self) -> Site | None:
+        if self._site is not None:
+            return self._site
         if time.monotonic() - self._asked < _AGAIN_S:
-            return {}
+            return None
         self._asked = time.monotonic()
-        done = _ask(["sinfo", "--noheader", "--exact", "--format=%P|%l|%m"])
-        if done is None or done.returncode:
-            return {}
-        self._default, self._known = parse_partitions(done.stdout)
-        return self._known
-
-
-def parse_partitions(text: str) -> tuple[str, dict[str, Limits]]:
-    """Read ``sinfo --format=%P|%l|%m``: return the default partition, and the limits of each over its nodes."""
-    default, found = "", dict[str, Limits]()
-    for line in text.splitlines():
-        name, _, rest = line.strip().partition("|")
-        limit, _, memory = rest.partition("|")
-        if name.endswith("*"):
-            name = default = name.rstrip("*")
-        number = re.match(r"\d+", memory)
-        one = Limits(int(number.group()) if number else None, minutes_of(limit))
-        found[name] = found[name].wider(one) if name in found else one
-    return default, found
-
-
-def minutes_of(text: str) -> int | None:
-    """Return a time of Slurm (``days-hours:minutes:seconds``, any of it) in whole minutes; None: without limit."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
-    if match is None:
-        return None
-    days, first, second, third = (None if part is None else int(part) for part in match.groups())
-    if days is not None:  # days-hours[:minutes[:seconds]]
-        return days * 1440 + (first or 0) * 60 + (second or 0)
-    if third is not None:  # hours:minutes:seconds
-        return (first or 0) * 60 + (second or 0)
-    return first  # minutes[:seconds]
-
-
-def _most(one: int | None, other: int | None) -> int | None:
-    return None if one is None or other is None else max(one, other)
+        site = read_site(timeout_s=_WAIT_S)
+        self._site = site if site.cluster.partitions else None
+        return self._site
 
 
 def _ask(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:

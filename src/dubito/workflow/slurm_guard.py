@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -18,8 +19,10 @@ from dubito.core.errors import EnvironmentFault
 from dubito.core.logs import get_logger
 from dubito.core.progress import announce
 from dubito.workflow.slurm_site import require_site
+from dubito.workflow.slurm_submit import refuser, submitter
 from dubito.workflow.slurm_watch import ALIVE, COMPLETED, GONE, LONGEST_INTERVAL_S, SlurmWatch
 from dubito.workflow.slurm_words import jobname_prefix
+from dubito.workflow.submissions import Submissions
 
 log = get_logger(__name__)
 
@@ -30,10 +33,11 @@ _WATCH: Final = "_dubito_watch"
 _MARK: Final = "_dubito_guarded"
 
 
-def guard_slurm(campaign: str) -> bool:
+def guard_slurm(campaign: str, submissions: Submissions | None = None) -> bool:
     """Wrap the Slurm plugin, if Snakemake has loaded it, for a driver of ``campaign``; say whether it did.
 
-    Without the Slurm executor in use this changes nothing: what is wrapped is never called.
+    Without the Slurm executor in use this changes nothing: what is wrapped is never called. What is submitted is
+    noted in ``submissions``.
     """
     plugin = sys.modules.get(PLUGIN)
     executor = getattr(plugin, "Executor", None)
@@ -46,10 +50,12 @@ def guard_slurm(campaign: str) -> bool:
     _wrap(executor, "__init__", _initialiser(campaign))
     _wrap(executor, "__post_init__", _beginner(plugin, current))
     _wrap(executor, "check_active_jobs", _checker)
-    _wrap(executor, "report_job_submission", _submission)
+    _wrap(executor, "report_job_submission", _submission(submissions))
     _wrap(executor, "report_job_success", _end)
     _wrap(executor, "report_job_error", _end)
-    _wrap(executor, "run_job", _submitter)
+    _wrap(executor, "run_job", submitter(plugin, _watch))
+    _wrap(executor, "_report_job_error_threadsafe", refuser(submissions))
+    _wrap(executor, "format_job_exec", _quoted)
     _wrap(executor, "cancel_jobs", _canceller)
     _wrap(executor, "shutdown", _shutter)
     _wrap(plugin, "query_job_status", _query(current))
@@ -151,27 +157,33 @@ def _shutter(original: Any) -> Any:
 # --- jobs come and go -------------------------------------------------------------------------------
 
 
-def _submitter(original: Any) -> Any:
-    """Wait with a submission while the scheduler is away; submit nothing more once the driver is stopping."""
+def _submission(submissions: Submissions | None) -> Callable[[Any], Any]:
+    """Wait for a job from before the plugin knows it: from then on a status cycle may find it."""
 
-    def run_job(self: Any, job: Any) -> Any:
-        watch = _watch(self)
-        if watch is not None and not watch.wait_for_scheduler():
-            return None
-        return original(self, job)
+    def make(original: Any) -> Any:
+        def report_job_submission(self: Any, job_info: Any, *arguments: Any, **more: Any) -> Any:
+            watch = _watch(self)
+            if watch is not None:
+                watch.submitted(job_info)
+            if submissions is not None and job_info.external_jobid is not None:
+                submissions.note(job_info.job, str(job_info.external_jobid))
+            return original(self, job_info, *arguments, **more)
 
-    return run_job
+        return report_job_submission
+
+    return make
 
 
-def _submission(original: Any) -> Any:
-    def report_job_submission(self: Any, job_info: Any, *arguments: Any, **more: Any) -> Any:
-        # Before the plugin: from then on a status cycle may find it.
-        watch = _watch(self)
-        if watch is not None:
-            watch.submitted(job_info)
-        return original(self, job_info, *arguments, **more)
+def _quoted(original: Any) -> Any:
+    """Keep what a shell expands in paths: the plugin puts the command between double quotes for it."""
 
-    return report_job_submission
+    def format_job_exec(self: Any, job: Any) -> str:
+        command = str(original(self, job))
+        if getattr(self.workflow.executor_settings, "pass_command_as_script", False) or getattr(self, "array_jobs", ()):
+            return command
+        return re.sub(r"([\\$`])", r"\\\1", command)
+
+    return format_job_exec
 
 
 def _end(original: Any) -> Any:

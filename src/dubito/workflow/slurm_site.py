@@ -8,14 +8,18 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from dubito.core.errors import EnvironmentFault
-from dubito.workflow.slurm_words import ask
+from dubito.core.errors import EnvironmentFault, nearest
+from dubito.core.slurm.accounts import read_associations
+from dubito.core.slurm.cluster import Cluster, read_cluster
+from dubito.core.slurm.features import is_constraint
+from dubito.core.slurm.placeholders import is_placeholder
+from dubito.workflow.escalation import SnakemakePlace
+from dubito.workflow.profile_file import profile_place
 
-WHERE: Final = "at the top of profiles/slurm/config.yaml"
-# Words that stand in examples for something to be filled in.
-_PLACEHOLDER: Final = re.compile(r"(?i)^(<.*>|your[_ -].*|todo|fixme|change[_ -]?me|xxx+|\?+)$")
 _NAMES: Final = ("slurm_partition", "slurm_account", "constraint", "qos")
 _NUMBERS: Final = ("mem_mb", "mem_mb_per_cpu", "runtime", "gpu", "cpus_per_task", "cpus_per_gpu", "nodes", "tasks")
+# What they are called among the variables at the top of the shipped profiles.
+_VARIABLES: Final = {"slurm_partition": "partition", "slurm_account": "account"}
 
 
 def require_site(workflow: Any) -> None:
@@ -28,7 +32,10 @@ def require_site(workflow: Any) -> None:
             "snakemake --cores 2"
         )
     said = dict.fromkeys((name, str(value)) for _, name, value in _values(workflow) if name in _NAMES and value)
-    _require_partitions([value for name, value in said if name == "slurm_partition"])
+    cluster = read_cluster()
+    if cluster.partitions:  # else an outage: the submission waits until it is over
+        _require_partitions([value for name, value in said if name == "slurm_partition"], cluster)
+        _require_gpus(workflow, cluster)
     _require_accounts([value for name, value in said if name == "slurm_account"])
 
 
@@ -36,20 +43,48 @@ def require_values(workflow: Any) -> None:
     """Raise EnvironmentFault when a setting of the profile was left to be filled in or is of the wrong kind."""
     for where, name, value in _values(workflow):
         text = "" if value is None else str(value).strip()
-        if name in _NAMES and _PLACEHOLDER.match(text):
+        place = profile_place(_VARIABLES.get(name, name))
+        if name in _NAMES and is_placeholder(text):
             raise EnvironmentFault(
-                f"`{name}` {where} still says '{text}'. Write what your cluster calls it {WHERE}, or leave it empty "
+                f"`{name}` {where} still says '{text}'. Write what your cluster calls it {place}, or leave it empty "
                 "for the cluster's default."
             )
-        if name in _NAMES and re.search(r"[\s\[\]{}]", text):
+        if name == "constraint" and text and not is_constraint(text):
             raise EnvironmentFault(
-                f"`{name}` {where} is {text!r}, and one name without spaces was expected. Mend it {WHERE}."
+                f"`{name}` {where} is {text!r}, and features without spaces were expected, such as intel, intel&ib or "
+                f"[intel|amd]. Mend it {place}."
+            )
+        if name in _NAMES and name != "constraint" and re.search(r"[\s\[\]{}]", text):
+            raise EnvironmentFault(
+                f"`{name}` {where} is {text!r}, and one name without spaces was expected. Mend it {place}."
             )
         if name in _NUMBERS and not _is_number(text, name):
             raise EnvironmentFault(
                 f"`{name}` {where} is {text!r}, and a whole number was expected"
-                f"{' (minutes)' if name == 'runtime' else ''}. Mend it {WHERE}."
+                f"{' (minutes)' if name == 'runtime' else ''}. Mend it {place}."
             )
+
+
+def require_rules(workflow: Any) -> None:
+    """Raise EnvironmentFault when the profile sets something for a rule that does not exist.
+
+    Snakemake passes over it, and a GPU or the memory that was meant for the rule is never asked for. Called when all
+    rules are known.
+    """
+    settings = getattr(workflow, "resource_settings", None)
+    rules = sorted(rule.name for rule in workflow.rules)
+    for key, name in (("set-resources", "overwrite_resources"), ("set-threads", "overwrite_threads")):
+        unknown = [rule for rule in getattr(settings, name, None) or {} if rule not in rules]
+        if not unknown:
+            continue
+        guess = nearest(unknown[0], rules)
+        hint = f"Did you mean '{guess}'? " if guess else ""
+        variable = " (or `gpu_rules`)" if key == "set-resources" else ""
+        raise EnvironmentFault(
+            f"`{key}`{variable} names the rule '{unknown[0]}', and there is none of that name. {hint}Rules: "
+            f"{', '.join(rule for rule in rules if rule != 'all')}. Mend it "
+            f"{profile_place('gpu_rules' if variable else None)}."
+        )
 
 
 def _is_number(text: str, name: str) -> bool:
@@ -80,29 +115,55 @@ def _items(values: Any) -> Iterator[tuple[str, Any]]:
         yield str(name), raw.strip().strip("'\"") if isinstance(raw, str) else raw
 
 
-def _require_partitions(wanted: list[str]) -> None:
-    code, text, _ = ask(["sinfo", "--noheader", "--all", "--format=%R"])
-    known = sorted({line.strip() for line in text.splitlines() if line.strip()})
-    if code != 0 or not known:
-        return  # an outage: the submission waits until it is over
+def _require_partitions(wanted: list[str], cluster: Cluster) -> None:
+    known = sorted(cluster.partitions)
     for partition in wanted:
-        unknown = [name for name in partition.split(",") if name not in known]
+        unknown = [name.strip() for name in partition.split(",") if name.strip() not in known]
         if unknown:
             raise EnvironmentFault(
                 f"The profile asks for the partition '{unknown[0]}', and this cluster has: {', '.join(known)}. "
-                f"Set `partition` (or `gpu_partition`) {WHERE} to one of them, or leave it empty for the default."
+                f"Set `partition` (or `gpu_partition`) {profile_place('partition')} to one of them, or leave it empty "
+                "for the default."
             )
+
+
+def _require_gpus(workflow: Any, cluster: Cluster) -> None:
+    """Refuse rules that ask for a GPU where there is none; each job would fail with sbatch's words."""
+    place = SnakemakePlace(workflow, only_looks=True)
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for rule in getattr(workflow, "rules", ()):
+        job = place.job(rule.name)
+        names = tuple(partition.name for partition in cluster.named(job.partitions))
+        if not job.gpus or not names or workflow.is_local(rule):
+            continue
+        if not any(node.suits(None, job.gpus, job.gpu_model) for name in names for node in cluster.nodes_of(name)):
+            lacking.setdefault(names, []).append(rule.name)
+    for names, rules in lacking.items():
+        asked = place.job(rules[0])
+        what = f"{asked.gpus} {asked.gpu_model or ''} GPU".replace("  ", " ")
+        offers = sorted(
+            {p for node in cluster.nodes.values() if node.gpu_count(asked.gpu_model) for p in node.partitions}
+        )
+        remedy = (
+            f"Set `gpu_partition` {profile_place('gpu_partition')} to one that has: {', '.join(offers)}; or `gpus: 0`."
+            if offers
+            else f"No partition of this cluster has such: set `gpus: 0` {profile_place('gpus')}."
+        )
+        raise EnvironmentFault(
+            f"{', '.join(rules)} ask{'s' if len(rules) == 1 else ''} for {what}, and no node of partition "
+            f"{', '.join(names)} has {'it' if asked.gpus == 1 else 'as many'}. {remedy}"
+        )
 
 
 def _require_accounts(wanted: list[str]) -> None:
     user = getpass.getuser()
-    code, text, _ = ask(["sacctmgr", "--noheader", "--parsable2", "list", "assoc", f"user={user}", "format=account"])
-    known = sorted({line.strip() for line in text.splitlines() if line.strip()})
-    if code != 0 or not known:
+    known = sorted({entry.account for entry in (read_associations() if wanted else None) or []})
+    if not known:
         return  # no accounting here, or none to be asked
     for account in wanted:
         if account.lower() not in {name.lower() for name in known}:
             raise EnvironmentFault(
                 f"The profile gives the account '{account}', and {user} may use: {', '.join(known)}. Set `account` "
-                f"{WHERE} to one of them, or leave it empty for your default; an expired account is missing there."
+                f"{profile_place('account')} to one of them, or leave it empty for your default; an expired account "
+                "is missing there."
             )

@@ -32,6 +32,9 @@ ASK_AGAIN_S: Final = 5.0
 # ... and after so many the submission is tried all the same, and fails with sbatch's own words.
 GIVE_UP_AFTER_S: Final = 6 * 3600.0
 
+# A submission for which Slurm has no room is tried again after so many seconds, for as long as it takes.
+TRY_AGAIN_S: Final = 15.0
+
 GONE, ALIVE, COMPLETED = "gone", "alive", "completed"
 
 
@@ -80,6 +83,8 @@ class SlurmWatch:
         self._out_since: float | None = None
         self._reasons_at = 0.0
         self._named: set[tuple[str, str]] = set()
+        self._known: set[str] = set()
+        self._refusals: set[str] = set()
 
     # --- jobs come and go ------------------------------------------------------------------------
 
@@ -87,6 +92,7 @@ class SlurmWatch:
         """Begin to wait for a job."""
         if info.external_jobid is not None:
             with self._lock:
+                self._known.add(str(info.external_jobid))
                 self._jobs[str(info.external_jobid)] = Waited(info, since=self._clock())
 
     def ended(self, info: Any) -> None:
@@ -226,3 +232,29 @@ class SlurmWatch:
                 log.warning("Slurm takes no jobs (%s); waiting until it does", error)
             self.stopping.wait(ASK_AGAIN_S)
         return False
+
+    def name_refusal(self, words: str) -> None:
+        """Say, once for each reason, that a submission waits."""
+        with self._lock:
+            is_new = words not in self._refusals
+            self._refusals.add(words)
+        if is_new:
+            log.warning(
+                "Slurm takes no more jobs for now (%s). They are kept here and submitted as soon as it does, which "
+                "costs them no attempt. If that is a limit on submitted jobs, `jobs` in the profile belongs below it",
+                words,
+            )  # fmt: skip
+
+    def wait_for_room(self) -> None:
+        """Wait before a refused submission is tried again; not when the driver is stopping."""
+        self.stopping.wait(TRY_AGAIN_S)
+
+    def find(self, comment: str) -> str | None:
+        """Return a job of this driver that it does not know, by its comment; "" when there is none, None: no answer."""
+        code, text, _ = ask(["squeue", "--noheader", "--states=all", f"--name={self.run}", "--format=%i|%k"])
+        if code != 0:
+            return None
+        listed = [line.partition("|") for line in text.splitlines()]
+        with self._lock:
+            found = [job.strip() for job, _, said in listed if said == comment and job.strip() not in self._known]
+        return found[-1] if found else ""

@@ -45,7 +45,9 @@ _NEVER_LIKE: Final = (
     (r"QOS(Grp|Max)\w*(Minutes|RunMinutes)\w*", "the budget of its QOS is used up, or would be: set another `qos`"),
     (r"(Assoc|QOS)Max\w+Per(Job|Node)\w*", "it asks for more than one job may have: lower the rule's resources, or set "
      "another `qos`"),
-    (r"Nodes_required_for_job_are_DOWN\w*", "the nodes it needs are down (`sinfo -R`); it starts when they are back"),
+    # In squeue's words, which has spaces where other reasons have none.
+    (r"Nodes[ _]required[ _]for[ _]job[ _]are[ _]DOWN.*", "the nodes it could have are down, drained or kept for "
+     "others (`sinfo -R`); it starts when they are back"),
 )  # fmt: skip
 
 
@@ -84,6 +86,30 @@ def plain_state(state: str, *, is_requeued: bool) -> str:
     if first == "PREEMPTED" and not is_requeued:
         return "CANCELLED"
     return first
+
+
+# What sbatch says while there is no room for another job ...
+_NO_ROOM: Final = re.compile(
+    r"(?i)\w*Submit_?Jobs?\w*Limit|Resource temporarily unavailable|temporarily unable to accept"
+)
+# ... and when nobody knows whether it was taken.
+_NO_ANSWER: Final = re.compile(
+    r"(?i)Socket timed out|Zero Bytes were transmitted|Unable to contact slurm controller|"
+    r"Connection (refused|timed out)|Communication connection failure|Transport endpoint|"
+    r"Connection reset|controller not responding"
+)
+
+
+def no_room(words: str) -> str | None:
+    """Return why sbatch takes no job at present, from what it says; None where waiting would not help."""
+    found = _NO_ROOM.search(words)
+    return found.group() if found else None
+
+
+def no_answer(words: str) -> str | None:
+    """Return the words of sbatch that leave open whether the job was taken; None where it says that it was not."""
+    found = _NO_ANSWER.search(words)
+    return found.group() if found else None
 
 
 def never_starts(reason: str) -> str | None:

@@ -24,13 +24,18 @@ class TerminalFilter(logging.Filter):
         super().__init__()
         self.is_open = False
         self.is_paused: Callable[[], bool] = lambda: False
+        # Snakemake calls no hook of the workflow where there is nothing to do.
+        self.had_nothing_to_do: Callable[[], object] = lambda: None
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a record is shown."""
         text = record.getMessage()
         if _DROPPED in text or (_PAUSES in text and record.levelno >= logging.ERROR and self.is_paused()):
             return False
-        return self.is_open or record.levelno >= logging.WARNING or text.startswith(_KEPT)
+        if text.startswith(_KEPT):
+            self.had_nothing_to_do()
+            return True
+        return self.is_open or record.levelno >= logging.WARNING
 
 
 def hush_snakemake(workflow: Any, *, is_read_only: bool) -> TerminalFilter:

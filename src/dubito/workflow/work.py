@@ -8,7 +8,6 @@ too short, and lose nothing in training and labelling. Python, torch and Snakema
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from dubito.config import Config
 from dubito.core.errors import DubitoError
+from dubito.core.files import read_object
 
 # Seconds to train one structure in one member for one epoch: 0.9 ms measured on four atoms.
 TRAINING_S: Final = 0.02
@@ -95,8 +95,8 @@ def labelling_minutes(manifest: Mapping[str, Any], basis_functions: int | None =
     structure, and more for those of more than 300 basis functions. A quarter of an hour beside in both.
     """
     structures: int = max(1, math.ceil(manifest["n_selected"] / max(1, manifest["n_shards"])))
-    seconds: float | None = dict(manifest.get("sharding", {})).get("seconds_per_structure")
-    if seconds is not None:
+    seconds = _sharding(manifest).get("seconds_per_structure")
+    if isinstance(seconds, int | float) and 0 <= seconds < math.inf:
         return 15 + math.ceil(structures * 3 * seconds / 60)
     times: float = max(1.0, (basis_functions or 0) / LABEL_BASIS) ** LABEL_POWER
     return 15 + math.ceil(structures * LABEL_MIN * times)
@@ -114,9 +114,15 @@ def labelling_mb(basis_functions: int | None) -> int:
 
 def batch_minutes(config: Config, manifest: Path, selected: Path) -> int:
     """Return :func:`labelling_minutes` of a batch from its files, minutes."""
-    plan = json.loads(manifest.read_text(encoding="utf-8"))
-    is_measured = "seconds_per_structure" in dict(plan.get("sharding", {}))
+    plan = read_object(manifest, n_selected=int, n_shards=int)
+    is_measured = "seconds_per_structure" in _sharding(plan)
     return labelling_minutes(plan, None if is_measured else _largest(config, selected))
+
+
+def _sharding(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return how the shards of a batch were planned; older batches don't say."""
+    found = manifest.get("sharding")
+    return found if isinstance(found, Mapping) else {}
 
 
 def batch_mb(config: Config, selected: Path) -> int:

@@ -8,8 +8,11 @@ from collections.abc import Callable
 
 from dubito.cli.cluster.findings import Finding, fault, listed, ok, warning
 from dubito.cli.cluster.plan import Plan, Request, distinct
-from dubito.cli.cluster.slurm import Answer, Association, Cluster, run
 from dubito.core.errors import nearest
+from dubito.core.slurm.accounts import Association
+from dubito.core.slurm.asking import Answer, run
+from dubito.core.slurm.cluster import Cluster
+from dubito.core.slurm.limits import Site
 
 # Requests of a campaign are few; a profile that gives every rule its own is still answered in seconds.
 _MOST = 24
@@ -100,6 +103,22 @@ def check_qos(plan: Plan, cluster: Cluster, known: list[Association] | None) -> 
                 )
             )
     return found
+
+
+def check_submitted(plan: Plan, site: Site) -> list[Finding]:
+    """Compare how many jobs the profile lets wait at the same time with how many may."""
+    jobs = plan.settings.get("jobs")
+    found = {limit for request in plan.firsts() if (limit := site.most_submitted(request.job)) is not None}
+    least = min(found, key=lambda limit: limit.amount, default=None)
+    # A limit of 0 is a closed account, which is told as that.
+    if least is None or not str(jobs).isdigit() or not 0 < least.amount < int(str(jobs)):
+        return []
+    return [
+        warning(
+            f"{plan.file} keeps up to {jobs} jobs in the queue, and {least.by} lets you have {least.amount}: those "
+            f"beyond are refused and tried again and again. Set {plan.place_of('jobs')} to {least.amount} at most."
+        )
+    ]
 
 
 def check_verdicts(

@@ -9,7 +9,8 @@ from importlib import metadata
 
 from dubito.cli.cluster.findings import Finding, fault, listed, ok, warning
 from dubito.cli.cluster.plan import Plan
-from dubito.cli.cluster.slurm import COMMANDS, Cluster, run, without_private_configuration
+from dubito.core.slurm.asking import COMMANDS, run
+from dubito.core.slurm.cluster import Cluster, without_private_configuration
 
 PLUGIN = "snakemake-executor-plugin-slurm"
 JOBSTEP = "snakemake-executor-plugin-slurm-jobstep"

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from dubito.cli.cluster.findings import Finding, fault, ok, warning
-from dubito.cli.cluster.slurm import Cluster
 from dubito.core.errors import StorageError
 from dubito.core.files import write_text
+from dubito.core.slurm.cluster import Cluster
 
 CACHE = Path("results", "label_cache")
 # Types of file systems that several machines mount (the ``fuse.`` in front of some is dropped).

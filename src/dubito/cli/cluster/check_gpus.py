@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dubito.cli.cluster.findings import Finding, fault, listed, ok, warning
 from dubito.cli.cluster.plan import LABEL_RULE, Plan
-from dubito.cli.cluster.slurm import Cluster
+from dubito.core.slurm.cluster import Cluster
 
 
 def check_gpus(plan: Plan, cluster: Cluster | None) -> list[Finding]:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
-
 from dubito.cli.cluster.findings import Finding, fault, listed, ok, warning
 from dubito.cli.cluster.plan import Plan, Request
+from dubito.core.slurm.placeholders import is_placeholder
 
-# How people write "put yours here".
-_PLACEHOLDER = re.compile(
-    r"^<.*>$|^\{.*\}$|^\$|\?\?|^(your|my)[_-]|change[_-]?me|fill[_-]?(me|in|this)|^todo$|^x{3,}$|^(set|put)[_-]", re.I
-)
 # Two Snakemake processes of 130 MB run in each job beside the work (measured, docs/cluster.md).
 LEAST_MEM_MB = 500
 
@@ -59,13 +52,6 @@ def unfilled(plan: Plan) -> list[str]:
                     f"cluster calls it there{_hint(key)}."
                 )
     return texts
-
-
-def is_placeholder(value: Any) -> bool:
-    """Say whether a value is there to be replaced (an empty one is a choice: the cluster's default)."""
-    if isinstance(value, Mapping):
-        return any(is_placeholder(v) for v in value.values())
-    return isinstance(value, str) and bool(_PLACEHOLDER.search(value.strip()))
 
 
 def _named(request: Request) -> dict[str, str | None]:

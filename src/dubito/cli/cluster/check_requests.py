@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 from dubito.cli.cluster.findings import Finding, fault, listed, ok, warning
 from dubito.cli.cluster.plan import Plan, Request
-from dubito.cli.cluster.slurm import Cluster, Node, Partition
 from dubito.core.errors import nearest
+from dubito.core.slurm.cluster import Cluster, Node, Partition
+from dubito.core.slurm.features import names_in, satisfies
+from dubito.core.slurm.limits import Kind, Limit, Site
 
 
 def check_partitions(plan: Plan, cluster: Cluster) -> list[Finding]:
@@ -36,23 +38,27 @@ def check_partitions(plan: Plan, cluster: Cluster) -> list[Finding]:
 
 @dataclass(frozen=True)
 class Misfit:
-    """What of a request no node or limit can meet: ``asked`` of it, ``limit`` of the partition, and what helps."""
+    """What of a request no node or limit can meet: ``asked`` of it, ``limit`` of the partition, and what helps.
+
+    ``waits`` says whether Slurm takes such a job and never starts it; else sbatch refuses it.
+    """
 
     what: str
     asked: str
     limit: str
     remedy: str
+    waits: bool = False
 
 
-def check_sizes(plan: Plan, cluster: Cluster) -> list[Finding]:
+def check_sizes(plan: Plan, site: Site) -> list[Finding]:
     """Compare every attempt of every rule with the nodes and the limits of its partition."""
     first: dict[Misfit, list[Request]] = {}
     later: dict[Misfit, list[Request]] = {}
     told: set[tuple[str, str]] = set()
     n_fit = 0
     for request in plan.requests:
-        partitions = partitions_of(request, cluster)
-        problem = misfit(request, partitions, cluster) if partitions else None
+        partitions = site.cluster.named(request.partitions)
+        problem = misfit(request, partitions, site) if partitions else None
         n_fit += problem is None and bool(partitions) and request.attempt == 1
         if problem is None or (request.rule, problem.what) in told:
             continue
@@ -76,11 +82,9 @@ def _too_large(plan: Plan, problem: Misfit, requests: list[Request]) -> Finding:
 
 
 def _too_large_later(plan: Plan, problem: Misfit, requests: list[Request]) -> Finding:
+    fate = "Such a retry would wait for ever." if problem.waits else "sbatch refuses such a retry."
     who = listed([f"{r.rule} (attempt {r.attempt}: {_asked(r, problem.what)})" for r in requests], 12)
-    return warning(
-        f"{who}: {problem.limit}. A retry that asks for more waits for ever, which Snakemake does not notice. "
-        f"{problem.remedy}, in {plan.file}, if first attempts run out."
-    )
+    return warning(f"{who}: {problem.limit}. {fate} {problem.remedy}, in {plan.file}, if first attempts run out.")
 
 
 def _asked(request: Request, what: str) -> str:
@@ -95,19 +99,14 @@ def _asked(request: Request, what: str) -> str:
     }[what]
 
 
-def partitions_of(request: Request, cluster: Cluster) -> list[Partition]:
-    """Return the partitions a request may run in, of those that exist."""
-    names = request.partitions or [cluster.default_partition or ""]
-    return [cluster.partitions[name] for name in names if name in cluster.partitions]
-
-
-def misfit(request: Request, partitions: list[Partition], cluster: Cluster) -> Misfit | None:
+def misfit(request: Request, partitions: list[Partition], site: Site) -> Misfit | None:
     """Return what of a request no node or limit can meet; None when it fits one of the partitions."""
-    problems = [_misfit(request, partition, cluster) for partition in partitions]
+    problems = [_misfit(request, partition, site) for partition in partitions]
     return None if any(problem is None for problem in problems) else problems[0]
 
 
-def _misfit(request: Request, partition: Partition, cluster: Cluster) -> Misfit | None:
+def _misfit(request: Request, partition: Partition, site: Site) -> Misfit | None:
+    waits = not site.cluster.refuses_beyond_limits
     limit = partition.max_minutes
     if limit is not None and request.runtime_min is not None and request.runtime_min > limit:
         return Misfit(
@@ -116,13 +115,40 @@ def _misfit(request: Request, partition: Partition, cluster: Cluster) -> Misfit 
             f"partition {partition.name} ends jobs after {limit:.0f} min (MaxTime)",
             f"Set runtime to {limit:.0f} at most (work that is cut off goes on in the next attempt), or name a "
             "partition for longer jobs",
+            waits,
         )
-    nodes = cluster.nodes_of(partition.name)
-    for what, keeps, say in _demands(request, partition, cluster):
+    nodes = site.cluster.nodes_of(partition.name)
+    for what, keeps, say in _demands(request, partition, site.cluster):
         left = [node for node in nodes if keeps(node)]
         if not left:
-            return Misfit(what, _asked(request, what), *say(nodes))
+            # Too much for the partition, though a node has it, is taken; what no node has is refused.
+            by_partition = what == "memory" and any(node.mem_mb >= (request.mem_mb or 0) for node in nodes)
+            return Misfit(what, _asked(request, what), *say(nodes), waits=waits and by_partition)
         nodes = left
+    return _beyond_account(request, partition, site)
+
+
+_ACCOUNTED: dict[str, tuple[Kind, str]] = {
+    "time": ("minutes", "min"),
+    "memory": ("mem_mb", "MB"),
+    "cpus": ("cpus", "CPUs"),
+    "gpus": ("gpus", "GPUs"),
+}
+
+
+def _beyond_account(request: Request, partition: Partition, site: Site) -> Misfit | None:
+    """Return what of a request its quality of service or account does not allow one job."""
+    asked = {"time": request.runtime_min, "memory": request.mem_mb, "cpus": request.cpus, "gpus": request.gpus}
+    for what, (kind, unit) in _ACCOUNTED.items():
+        limit: Limit | None = site.by_account(partition, kind, request.job)
+        if limit is not None and (asked[what] or 0) > limit.amount:
+            return Misfit(
+                what,
+                _asked(request, what),
+                f"{limit.by} allows a job {limit.amount} {unit}",
+                "Ask for less, or set another qos or account",
+                waits=True,
+            )
     return None
 
 
@@ -171,20 +197,10 @@ def _demands(request: Request, partition: Partition, cluster: Cluster) -> Iterat
         )
 
 
-def satisfies(constraint: str, features: frozenset[str]) -> bool:
-    """Say whether a node's features meet a constraint (``a&b``, ``a|b``); what is more involved is left to Slurm."""
-    if any(sign in constraint for sign in "[]()*"):
-        return True
-    return any(
-        all(name.strip() in features for name in part.replace(",", "&").split("&")) for part in constraint.split("|")
-    )
-
-
 def _features(constraint: str, nodes: list[Node], where: str) -> tuple[str, str]:
     """Return what to say when no node has the features asked for."""
     features = sorted({name for node in nodes for name in node.features})
-    names = [name.strip() for name in constraint.replace("&", "|").replace(",", "|").split("|")]
-    unknown = [name for name in names if name not in features]
+    unknown = [name for name in names_in(constraint) if name not in features]
     guess = nearest(unknown[0], features) if unknown else None
     hint = f"Did you mean '{guess}'? " if guess else ""
     return f"no node of {where} has that; features there: {listed(features, 12) or 'none'}", f"{hint}Set constraint"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dubito.core.errors import ConfigError, EnvironmentFault, nearest
+from dubito.core.slurm.limits import Job, gpus_asked, split_names
 
 LABEL_RULE = "label_structures"
 # What the variables at the top of profiles/slurm are called as resources of Snakemake.
@@ -48,7 +49,12 @@ class Request:
     @property
     def partitions(self) -> list[str]:
         """The partitions named: Slurm takes several, and starts the job where it can first."""
-        return [name.strip() for name in (self.partition or "").split(",") if name.strip()]
+        return list(split_names(self.partition))
+
+    @property
+    def job(self) -> Job:
+        """What decides where it can run and under whose limits."""
+        return Job(tuple(self.partitions), self.account, self.qos, self.constraint, self.gpus, self.gpu_model)
 
     def sbatch_options(self) -> list[str]:
         """Return the options of sbatch that ask for this, as the executor plugin would."""
@@ -187,7 +193,7 @@ def said_by_snakemake(text: str) -> str:
 
 
 def _request(rule: str, attempt: int, resources: Mapping[str, Any], own: Mapping[str, Any]) -> Request:
-    gpus, model = _gpus(resources)
+    gpus, model = gpus_asked(resources.get("gpu"), resources.get("gpu_model"), resources.get("gres"))
     cpus = max(1, _number(resources.get("cpus_per_task")) or _number(resources.get("threads")) or 1)
     per_cpu = _number(resources.get("mem_mb_per_cpu"))
     return Request(
@@ -205,18 +211,6 @@ def _request(rule: str, attempt: int, resources: Mapping[str, Any], own: Mapping
         gpu_model=model,
         extra=_text(resources.get("slurm_extra")) or "",
     )
-
-
-def _gpus(resources: Mapping[str, Any]) -> tuple[int, str | None]:
-    """Return number and model of the GPUs, whether asked for as ``gpu`` or as ``gres: gpu:model:n``."""
-    model = _text(resources.get("gpu_model"))
-    count = _number(resources.get("gpu"))
-    if count or model:
-        return count or 1, model
-    name, *rest = str(resources.get("gres") or "").split(":")
-    if name != "gpu":
-        return 0, None
-    return int(rest[-1]) if rest and rest[-1].isdigit() else 1, rest[0] if rest and not rest[0].isdigit() else None
 
 
 def _number(value: Any) -> int | None:

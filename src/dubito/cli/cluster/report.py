@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from dubito.cli.cluster import trial
-from dubito.cli.cluster.check_accounts import check_accounts, check_qos, check_verdicts
+from dubito.cli.cluster.check_accounts import check_accounts, check_qos, check_submitted, check_verdicts
 from dubito.cli.cluster.check_commands import check_commands, check_controller, check_plugin, check_polling
 from dubito.cli.cluster.check_folder import check_folder
 from dubito.cli.cluster.check_gpus import check_gpus
@@ -16,7 +16,8 @@ from dubito.cli.cluster.check_requests import check_partitions, check_sizes
 from dubito.cli.cluster.check_threads import check_threads
 from dubito.cli.cluster.findings import Finding
 from dubito.cli.cluster.plan import Plan
-from dubito.cli.cluster.slurm import Cluster, read_associations, read_cluster
+from dubito.core.slurm.cluster import Cluster
+from dubito.core.slurm.limits import read_site
 
 
 def check_cluster(plan: Plan, folder: Path, *, submit: bool = False) -> Iterator[Finding]:
@@ -47,18 +48,18 @@ def _slurm(plan: Plan, folder: Path, submit: bool) -> Generator[Finding, None, C
     yield from controller
     if not controller or controller[0].level == "fault":
         return None
-    cluster = read_cluster()
+    site = read_site(sorted({r.account for r in plan.firsts() if r.account}))
+    cluster = site.cluster
+    known = list(site.accounts.associations) if site.accounts is not None else None
     yield from check_polling(plan, cluster)
-    known = (
-        read_associations(sorted({r.account for r in plan.firsts() if r.account})) if cluster.has_accounting else None
-    )
     stopped: set[str] = set()
     for finding in (
         *check_partitions(plan, cluster),
-        *check_sizes(plan, cluster),
+        *check_sizes(plan, site),
         *check_gpus(plan, cluster),
         *check_accounts(plan, cluster, known),
         *check_qos(plan, cluster, known),
+        *check_submitted(plan, site),
     ):
         stopped |= finding.rules if finding.level == "fault" else set()
         yield finding

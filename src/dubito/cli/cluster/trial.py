@@ -18,7 +18,7 @@ import dubito
 from dubito.cli.cluster.check_threads import counted, judge_threads
 from dubito.cli.cluster.findings import Finding, fault, listed, ok, warning
 from dubito.cli.cluster.plan import Plan, Request
-from dubito.cli.cluster.slurm import pairs, run
+from dubito.core.slurm.asking import pairs, run
 
 MINUTES = 10
 WAIT_S = 600.0

@@ -24,6 +24,7 @@ def as_lines(record: Record, followed: Mapping[str, Any]) -> list[str]:
         ("packages", ", ".join(f"{k} {v}" for k, v in about.get("versions", {}).items() if k != "dubito")),
         ("settings", _settings(about, followed)),
         ("label", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in about.get("label", {}).items())),
+        ("adopted", _adopted(about)),
         ("itself", _itself(record)),
     ):
         if text:
@@ -92,6 +93,17 @@ def _settings(about: Mapping[str, Any], followed: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
+def _adopted(about: Mapping[str, Any]) -> str:
+    """Say where a label that was not made here comes from; who put it into the cache is said above."""
+    origin = about.get("adopted_from")
+    if not origin:
+        return ""
+    by = origin.get("created_by") or {}
+    where = f" on {by['host']}" if by.get("host") else ""
+    made = f"; that file was written by {_job(by)}{where}, {by.get('created', 'when is not known')}" if by else ""
+    return f"not computed by this job but taken from {origin['file']} (sha256 {origin['sha256'][:_SHORT]}){made}"
+
+
 def _itself(record: Record) -> str:
     short = record.sha256[:_SHORT]
     if record.is_same is None:
@@ -112,7 +124,7 @@ def _input(one: Mapping[str, Any], is_deep: bool) -> str:
     step = f"{one['step']:>3} " if is_deep else "    "
     maker = one.get("made_by")
     if maker is not None:
-        by = f", by {_job(maker)}, {date(maker['time'])} on {maker['host']}"
+        by = f", by {_job(maker)}, {_when(maker) or 'some time'} on {maker['host'] or 'some machine'}"
     else:
         by = "" if one["state"] == UNKNOWN else ", not made by a job"
     return f"{step}{one['path']}  {one['sha256'][:_SHORT]}  {one['state']}{by}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from dubito.core.errors import DataError
 from dubito.core.hashing import hash_file, hash_json
-from dubito.core.ledger import NAME, SHA256, Ledger, read_ledger
+from dubito.core.ledger import NAME, SHA256, Ledger, read_ledger, said
 
 # What Repair appends to the name of a file that is not what its job wrote.
 _ASIDE = re.compile(r"\.damaged(\.\d+)?$")
@@ -118,21 +118,19 @@ def _label(file: Path) -> dict[str, Any] | None:
         entry = json.loads(file.read_text(encoding="utf-8"))
         if entry["format"] != "dubito/label":
             return None
-        content = entry["content"]
-        made_by = entry.get("made_by", {})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
+    content, made_by = _mapping(entry.get("content")), said(_mapping(entry.get("made_by")))
     return {
         **made_by,
         "stage": made_by.get("stage") or "a labelling job",
         "label": {
-            "kind": entry["kind"],
-            "structure": entry["id"],
+            "kind": entry.get("kind"),
+            "structure": entry.get("id"),
             "settings": file.parent.name,
             **{key: content[key] for key in ("method", "code_version", "reason", "attempts") if key in content},
         },
-        "wall_s": content.get("wall_time_s"),
-        "cpu_s": content.get("cpu_time_s"),
+        **said({"wall_s": content.get("wall_time_s"), "cpu_s": content.get("cpu_time_s")}),
         "is_same": entry.get("check") == hash_json(content),
     }
 

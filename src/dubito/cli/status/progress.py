@@ -74,14 +74,14 @@ def _objects(line: bytes) -> Iterator[Mapping[str, Any]]:
     words = line.decode("utf-8", errors="replace").strip("\0 \r")
     try:
         found = json.loads(words)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         start = words.rfind('{"', 1)
         # Values are never mappings that reach the end of the line, so the last start that parses is an event.
         while start > 0:
             try:
                 found = json.loads(words[start:])
                 break
-            except (json.JSONDecodeError, RecursionError):
+            except (ValueError, RecursionError):
                 start = words.rfind('{"', 0, start)
         else:
             return
