@@ -113,7 +113,17 @@ def labelling_mb(basis_functions: int | None) -> int:
 
 
 def batch_minutes(config: Config, manifest: Path, selected: Path) -> int:
-    """Return :func:`labelling_minutes` of a batch from its files, minutes."""
+    """Return :func:`labelling_minutes` of a batch from its files, minutes.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the batch is not selected yet: Snakemake takes that for an answer that comes later.
+    DataError
+        When the manifest is damaged.
+    """
+    if not manifest.exists():
+        raise FileNotFoundError(manifest)
     plan = read_object(manifest, n_selected=int, n_shards=int)
     is_measured = "seconds_per_structure" in _sharding(plan)
     return labelling_minutes(plan, None if is_measured else _largest(config, selected))
