@@ -18,6 +18,7 @@ from typing import Any, Final
 from dubito.core.errors import EnvironmentFault
 from dubito.core.logs import get_logger
 from dubito.core.progress import announce
+from dubito.workflow.slurm_bell import sleeper
 from dubito.workflow.slurm_site import require_site
 from dubito.workflow.slurm_submit import refuser, submitter
 from dubito.workflow.slurm_watch import ALIVE, COMPLETED, GONE, LONGEST_INTERVAL_S, SlurmWatch
@@ -58,6 +59,7 @@ def guard_slurm(campaign: str, submissions: Submissions | None = None) -> bool:
     _wrap(executor, "format_job_exec", _quoted)
     _wrap(executor, "cancel_jobs", _canceller)
     _wrap(executor, "shutdown", _shutter)
+    _wrap(executor, "sleep", sleeper(campaign, _watch))
     _wrap(plugin, "query_job_status", _query(current))
     return True
 

@@ -122,8 +122,7 @@ def batch_minutes(config: Config, manifest: Path, selected: Path) -> int:
     DataError
         When the manifest is damaged.
     """
-    if not manifest.exists():
-        raise FileNotFoundError(manifest)
+    manifest.stat()  # whose error names the file, by which Snakemake knows it
     plan = read_object(manifest, n_selected=int, n_shards=int)
     is_measured = "seconds_per_structure" in _sharding(plan)
     return labelling_minutes(plan, None if is_measured else _largest(config, selected))
