@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+import _cluster_tables as cluster
 import _doubt_tables as doubt
 import _label_tables as labels
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-PAGES = (*(ROOT / "docs" / f"{name}.md" for name in ("performance", "uncertainty", "labelling")), ROOT / "README.md")
+PAGES = (
+    *(ROOT / "docs" / f"{name}.md" for name in ("performance", "uncertainty", "labelling", "cluster")),
+    ROOT / "README.md",
+)
 
 Json = dict[str, Any]
 
@@ -305,6 +309,13 @@ TABLES |= {
     "methods_variants": _of_methods(doubt.ranking, "variants"),
     "methods_variants_calibration": _of_methods(doubt.calibration, "variants"),
     "gp_settings": _of_methods(doubt.settings, name="gp_settings"),
+}
+
+TABLES |= {
+    "chaos": lambda: markdown(*cluster.chaos(read("chaos"))),
+    "slurm_overhead": lambda: markdown(*cluster.overhead(read("slurm_overhead"))),
+    "dag": lambda: markdown(*cluster.dag(read("dag"))),
+    "failing_labels": lambda: markdown(*cluster.failing(read("failing_labels"))),
 }
 
 TABLES |= {
