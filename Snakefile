@@ -7,6 +7,8 @@ import os
 
 from snakemake.utils import min_version
 
+from dubito.workflow.campaign import container_image
+
 min_version("9.0")
 
 if not workflow.overwrite_configfiles:
@@ -15,9 +17,9 @@ if not workflow.overwrite_configfiles:
 
 
 # With `--sdm apptainer` (envs/dubito.def); otherwise it counts for nothing.
-if os.environ.get("DUBITO_CONTAINER"):
+if container_image():
 
-    container: os.environ["DUBITO_CONTAINER"]
+    container: container_image()
 
 
 report: "workflow/report/workflow.rst"

@@ -16,6 +16,7 @@ from dubito.core.logs import get_logger
 from dubito.reporting.pause import PAUSED, end_pause, paused_because, read_summary
 
 SNAPSHOT_VARIABLE = "DUBITO_CONFIG_SNAPSHOT"
+CONTAINER_VARIABLE = "DUBITO_CONTAINER"
 log = get_logger(__name__)
 
 
@@ -41,6 +42,11 @@ def load_campaign(
     config.clear()
     config.update(resolved.model_dump(mode="json"))
     return resolved
+
+
+def container_image() -> str | None:
+    """Return the image that ``--sdm apptainer`` runs jobs in (envs/dubito.def), None where none is named."""
+    return os.environ.get(CONTAINER_VARIABLE) or None
 
 
 def freeze_config(config: Config) -> Path:
