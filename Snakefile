@@ -3,8 +3,6 @@
 #   snakemake --cores 2                                     the demo, config/config.yaml
 #   snakemake --cores 2 --configfile config/examples/teacher.yaml
 #   snakemake --profile slurm                               on a cluster
-import os
-
 from snakemake.utils import min_version
 
 from dubito.workflow.campaign import container_image
