@@ -6,13 +6,10 @@ Only the driver asks: jobs on nodes would ask hundreds of times what one process
 from __future__ import annotations
 
 import re
-import subprocess
 import time
-from collections.abc import Sequence
 from typing import Final
 
-from dubito.core.logs import get_logger
-from dubito.core.slurm.asking import minutes
+from dubito.core.slurm.asking import minutes, run
 from dubito.core.slurm.limits import Job, Kind, Limit, Site, read_site
 from dubito.workflow.attempts import (
     ALIVE,
@@ -27,8 +24,6 @@ from dubito.workflow.attempts import (
     USUAL_WARNING_MIN,
     nearly_all,
 )
-
-log = get_logger(__name__)
 
 # Job states of squeue(1) that are an end, and what they mean here. DEADLINE is a time limit of another kind.
 _ENDS: Final = {
@@ -58,11 +53,11 @@ def ended_as(job: str, warning_min: float = USUAL_WARNING_MIN) -> str | None:
     A job that Slurm has forgotten (``MinJobAge`` after its end) is ``unknown``. When the kernel kills a process of
     the job step for its memory, the job itself counts as FAILED; the step's exit code 0:125 tells.
     """
-    done = _ask(["scontrol", "--details", "--oneliner", "show", "job", job])
-    if done is None or done.returncode:
-        return UNKNOWN if done is not None and "Invalid job id" in done.stderr + done.stdout else None
+    answer = run(["scontrol", "--details", "--oneliner", "show", "job", job], _WAIT_S)
+    if answer.rc != 0:
+        return UNKNOWN if "Invalid job id" in answer.err + answer.out else None
     names = "JobState|ExitCode|DerivedExitCode|RunTime|TimeLimit|StartTime"
-    fields = dict(re.findall(rf"(?:^|\s)({names})=(\S+)", done.stdout))
+    fields = dict(re.findall(rf"(?:^|\s)({names})=(\S+)", answer.out))
     state = fields.get("JobState")
     if state is None:
         return None
@@ -111,11 +106,3 @@ class KnownSite:
         site = read_site(timeout_s=_WAIT_S)
         self._site = site if site.cluster.partitions else None
         return self._site
-
-
-def _ask(command: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
-    try:
-        return subprocess.run(list(command), capture_output=True, text=True, timeout=_WAIT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        log.debug("%s: %s", command[0], error)
-        return None
