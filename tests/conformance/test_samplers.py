@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dubito.config.sampling import LangevinConfig, SamplingConfig, SanityConfig
+from dubito.config.sampling import LangevinConfig, SamplingConfig
+from dubito.config.sanity import SanityConfig
 from dubito.core.errors import ConfigError
 from dubito.sampling.base import Sampler
 from dubito.sampling.langevin import LangevinSampler

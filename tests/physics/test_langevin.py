@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dubito.config.sampling import LangevinConfig, SanityConfig
+from dubito.config.sampling import LangevinConfig
+from dubito.config.sanity import SanityConfig
 from dubito.core.errors import DataError, ModelError
 from dubito.core.units import ANGSTROM_SQRT_U_PER_EV_FS, BOLTZMANN_EV_PER_K
 from dubito.data.prediction import Prediction

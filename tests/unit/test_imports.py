@@ -37,7 +37,7 @@ SELECT = """
 import sys
 from pathlib import Path
 import numpy as np
-from dubito.config.sampling import SanityConfig
+from dubito.config.sanity import SanityConfig
 from dubito.config.selection import SelectionConfig
 from dubito.data.store import write_structures
 from dubito.data.structures import Structures

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dubito.config import parse_config
-from dubito.config.sampling import SanityConfig
+from dubito.config.sanity import SanityConfig
 from dubito.config.selection import SelectionConfig
 from dubito.data.store import write_structures
 from dubito.data.structures import Structures

@@ -11,7 +11,7 @@ from ase.data import covalent_radii
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dubito.config.sampling import SanityConfig
+from dubito.config.sanity import SanityConfig
 from dubito.data.sanity import ENERGY, FORCE, FRAGMENTS, MIN_DISTANCE, NOT_FINITE, SanityCheck
 from dubito.data.structures import Structures
 from dubito.testing.structures import crystal, random_orthogonal, rattled, toy_labels, transformed

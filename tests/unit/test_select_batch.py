@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dubito.config.sampling import SanityConfig
+from dubito.config.sanity import SanityConfig
 from dubito.config.selection import SelectionConfig
 from dubito.core.errors import DataError
 from dubito.core.random import generator

@@ -2,66 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from dubito.config.base import Section
+from dubito.config.biased_sampling import AdversarialConfig, BiasedLangevinConfig
+from dubito.config.langevin import LangevinConfig
+from dubito.config.sanity import SanityConfig
+from dubito.config.static_sampling import DihedralScanConfig, NormalModesConfig, RattleSamplerConfig
 
+__all__ = ["LangevinConfig", "SamplerConfig", "SamplingConfig"]
 
-class SanityConfig(Section):
-    """The region in which a geometry is worth a DFT calculation. Used by samplers and by selection."""
-
-    min_distance_factor: float = Field(
-        0.6,
-        gt=0,
-        lt=1.2,
-        description="Atoms closer than this times the sum of their covalent radii are too close.",
-    )
-    max_bond_factor: float = Field(
-        1.6,
-        gt=1,
-        le=4,
-        description="Atoms farther apart than this times the sum of covalent radii are not bonded.",
-    )
-    max_fragments: int = Field(1, ge=1, description="A geometry with more bonded fragments is rejected.")
-    max_energy_above_min_ev_per_atom: float = Field(
-        1.0, gt=0, description="Predicted energy above the lowest label, per atom, that is still sane."
-    )
-    max_force_ev_per_angstrom: float = Field(
-        30.0, gt=0, description="Largest predicted force on an atom that is still sane."
-    )
-
-
-class LangevinConfig(Section):
-    """Langevin molecular dynamics (BAOAB, https://doi.org/10.1093/amrx/abs010), many walkers as one batch."""
-
-    kind: Literal["langevin"] = Field("langevin", description="langevin: molecular dynamics with a thermostat.")
-    temperatures_K: list[float] = Field(  # noqa: N815 (kelvin is a capital)
-        [300.0, 600.0, 1200.0], min_length=1, description="Walkers are spread over these temperatures."
-    )
-    n_walkers: int = Field(12, ge=1, description="Walkers per job, propagated together.")
-    n_jobs: int = Field(1, ge=1, description="Jobs (explore_structures) that each run n_walkers walkers.")
-    timestep_fs: float = Field(0.5, gt=0, le=5, description="Time step.")
-    friction_per_fs: float = Field(0.01, gt=0, le=1, description="Friction of the thermostat.")
-    n_steps: int = Field(1000, ge=1, description="Steps of each walker, at most.")
-    save_every_steps: int = Field(20, ge=1, description="A candidate is saved this often.")
-    stop_uncertainty_ev_per_angstrom: float = Field(
-        1.0, gt=0, description="A walker stops where the force uncertainty of an atom exceeds this."
-    )
-
-    @field_validator("temperatures_K")
-    @classmethod
-    def _positive(cls, value: list[float]) -> list[float]:
-        if any(t <= 0 or t > 20000 for t in value):
-            raise ValueError(f"temperatures must lie between 0 and 20000 K, found {value}")
-        return value
+SamplerConfig = (
+    LangevinConfig
+    | BiasedLangevinConfig
+    | AdversarialConfig
+    | NormalModesConfig
+    | RattleSamplerConfig
+    | DihedralScanConfig
+)
 
 
 class SamplingConfig(Section):
     """How candidates are found."""
 
-    sampler: Annotated[LangevinConfig, Field()] = Field(
+    sampler: Annotated[SamplerConfig, Field(discriminator="kind")] = Field(
         default_factory=LangevinConfig, description="The sampler and its settings."
     )
+    more_samplers: list[Annotated[SamplerConfig, Field(discriminator="kind")]] = Field(
+        [], description="Further samplers, whose candidates join the same pool."
+    )
     sanity: SanityConfig = Field(default_factory=SanityConfig, description="The sane region.")
+
+    @property
+    def samplers(self) -> list[SamplerConfig]:
+        """All samplers, in order; job ``j`` belongs to the first whose jobs, counted on, reach beyond ``j``."""
+        return [self.sampler, *self.more_samplers]
+
+    @property
+    def n_jobs(self) -> int:
+        """Jobs of all samplers together."""
+        return sum(sampler.n_jobs for sampler in self.samplers)

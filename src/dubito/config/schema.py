@@ -11,9 +11,11 @@ from dubito.config.evaluation import EvaluationConfig
 from dubito.config.labelling import LabellingConfig
 from dubito.config.model import ModelConfig
 from dubito.config.packages import how_to_install
+from dubito.config.planning import PlanningConfig
 from dubito.config.report import ReportConfig
 from dubito.config.resources import ResourcesConfig
 from dubito.config.sampling import SamplingConfig
+from dubito.config.scoring import ScoringConfig
 from dubito.config.selection import SelectionConfig
 from dubito.config.training import TrainingConfig
 from dubito.config.uncertainty import AUTO, CONTROLS_WITHOUT_RANK, UncertaintyConfig
@@ -28,11 +30,13 @@ class Config(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig, description="Training of the ensemble.")
     uncertainty: UncertaintyConfig = Field(default_factory=UncertaintyConfig, description="The uncertainty methods.")
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How candidates are found.")
+    scoring: ScoringConfig = Field(default_factory=ScoringConfig, description="How candidates are scored.")
     selection: SelectionConfig = Field(default_factory=SelectionConfig, description="Which candidates are labelled.")
     labelling: LabellingConfig = Field(default_factory=LabellingConfig, description="Who computes the labels.")
     evaluation: EvaluationConfig = Field(
         default_factory=EvaluationConfig, description="What each iteration is measured on."
     )
+    planning: PlanningConfig = Field(default_factory=PlanningConfig, description="When a label is worth its price.")
     report: ReportConfig = Field(default_factory=ReportConfig, description="The report.")
     resources: ResourcesConfig = Field(
         default_factory=ResourcesConfig, description="What it runs on; changes no result and reruns nothing."

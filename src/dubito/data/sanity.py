@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dubito.config.sampling import SanityConfig
+from dubito.config.sanity import SanityConfig
 from dubito.core.errors import DataError
 from dubito.data.formula import formula_keys
 from dubito.data.neighbors import find_neighbors

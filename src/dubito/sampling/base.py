@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from dubito.config.sampling import LangevinConfig, SanityConfig
+from dubito.config.sampling import LangevinConfig
+from dubito.config.sanity import SanityConfig
 from dubito.data.structures import Structures
 from dubito.uncertainty.base import Predictor
 

@@ -12,7 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from dubito.config.sampling import LangevinConfig, SanityConfig
+from dubito.config.sampling import LangevinConfig
+from dubito.config.sanity import SanityConfig
 from dubito.core.errors import DataError, ModelError
 from dubito.core.logs import get_logger
 from dubito.core.random import generator

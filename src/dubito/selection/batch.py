@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dubito.config.sampling import SanityConfig
+from dubito.config.sanity import SanityConfig
 from dubito.config.selection import SelectionConfig
 from dubito.core.random import generator
 from dubito.data.fingerprints import Fingerprints, fingerprints

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dubito.config.sampling import SanityConfig
+from dubito.config.sanity import SanityConfig
 from dubito.config.selection import SelectionConfig
 from dubito.core.errors import DataError
 from dubito.core.files import write_json, write_text

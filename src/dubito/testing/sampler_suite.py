@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dubito.config.sampling import SanityConfig
+from dubito.config.sanity import SanityConfig
 from dubito.data.prediction import Prediction
 from dubito.data.sanity import NOT_FINITE, SanityCheck
 from dubito.data.structures import Array, Structures

@@ -1,0 +1,1 @@
+"""The certificate: thresholds with a bounded risk, and whether the bound still holds."""

@@ -1,0 +1,1 @@
+"""The planner: learning curve, forecast, price of a label, when to stop."""

@@ -1,0 +1,1 @@
+"""Adaptive scoring: the full ensemble only where it could change the decision."""

@@ -1,0 +1,1 @@
+"""Studies on labelled pools: campaigns in which every label is known."""
