@@ -16,14 +16,33 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+import _certificate_tables as certified
 import _cluster_tables as cluster
 import _doubt_tables as doubt
 import _label_tables as labels
+import _sampler_tables as sampled
+import _savings_tables as savings
+import _scoring_tables as scoring
+import _seeking_tables as seeking
+import _selection_tables as selecting
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 PAGES = (
-    *(ROOT / "docs" / f"{name}.md" for name in ("performance", "uncertainty", "labelling", "cluster")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in (
+            "performance",
+            "uncertainty",
+            "labelling",
+            "cluster",
+            "exploring",
+            "certificate",
+            "label_savings",
+            "adaptive_scoring",
+            "selection",
+        )
+    ),
     ROOT / "README.md",
 )
 
@@ -322,6 +341,41 @@ TABLES |= {
     "ladder_counts": lambda: markdown(*labels.ladder_counts(read("scf_ladder"))),
     "ladder_rows": lambda: markdown(*labels.ladder_rows(read("scf_ladder"))),
     "insane_labels": lambda: markdown(*labels.insane(read("insane_labels"))),
+}
+
+TABLES |= {
+    "samplers": lambda: markdown(*sampled.samplers(read("samplers"))),
+    "sampler_jobs": lambda: markdown(*sampled.jobs(read("samplers"))),
+    "seeking_samplers": lambda: markdown(*seeking.samplers(read("seeking_samplers"))),
+    "seeking_steps": lambda: markdown(*seeking.to_doubt(read("seeking_samplers"))),
+    "seeking_targets": lambda: markdown(*seeking.targets(read("seeking_samplers"))),
+}
+
+TABLES |= {
+    "certificate_miss_rates": lambda: markdown(*certified.miss_rates(read("certificate"))),
+    "certificate_drift": lambda: markdown(*certified.drift(read("certificate"))),
+    "certificate_stale": lambda: markdown(*certified.stale(read("certificate"))),
+    "certificate_strata": lambda: markdown(*certified.strata(read("certificate"))),
+    "certificate_looks": lambda: markdown(*certified.looks(read("certificate"))),
+}
+
+TABLES |= {
+    "label_savings": lambda: markdown(*savings.savings(read("label_savings"))),
+    "label_savings_goals": lambda: markdown(*savings.goals(read("label_savings"))),
+    "label_savings_pools": lambda: markdown(*savings.pools(read("label_savings"))),
+}
+
+TABLES |= {
+    "adaptive_members": lambda: markdown(*scoring.members(read("adaptive_scoring"))),
+    "adaptive_recalls": lambda: markdown(*scoring.recalls(read("adaptive_scoring"))),
+    "adaptive_stage": lambda: markdown(*scoring.stage(read("adaptive_scoring"))),
+    "adaptive_features": lambda: markdown(*scoring.features(read("adaptive_scoring"))),
+}
+
+TABLES |= {
+    "reasons": lambda: markdown(*selecting.reasons()),
+    "label_noise": lambda: markdown(*selecting.label_noise()),
+    "selection_cost": lambda: markdown(*selecting.cost(read("selection"))),
 }
 
 

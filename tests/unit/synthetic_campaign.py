@@ -57,6 +57,8 @@ class Builder:
     vary: bool = False
     threshold: float | None = 0.5
     n_test: int = 0
+    # Structures of the gated pool whose scores the manifest tells; 0: none, as by an older dubito.
+    n_pool: int = 0
     seed: int = 7
     # Further methods: from the length of each atom's force error (N,) to the standard deviation of a component (N,).
     rivals: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
@@ -233,6 +235,11 @@ class Builder:
             "reasons": [r.decode() for r in reason],
             "scores": scores.tolist() if k else [None] * len(batch),
         }
+        if self.n_pool and k:
+            others = np.linspace(0.05, 1.7, self.n_pool - len(batch))
+            ranked = np.sort(np.concatenate([scores, others])).tolist()
+            manifest |= {"pool_scores": {"langevin": {"n": self.n_pool, "quantiles": ranked}}}
+            manifest |= {"strata": ["langevin"] * len(batch)}
         write_json(self.where(k) / "selection.json", manifest)
 
     def write_shards(self, k: int, batch: Structures, failed: np.ndarray) -> None:
@@ -278,6 +285,7 @@ class Builder:
             selection=self.config.selection,
             batch=self.batch(k) if k and self.rivals else None,
             fits=[self.where(k - 1) / "uncertainty" / f"{name}.json" for name in self.methods if k],
+            previous=self.where(k - 1) / "metrics.json" if k else None,
             seed=self.seed,
         )
 

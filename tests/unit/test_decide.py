@@ -10,6 +10,7 @@ from dubito.config import parse_config
 from dubito.core.errors import DataError
 from dubito.metrics.binomial import clopper_pearson
 from dubito.stages import decide
+from dubito.stages._planning import outlook
 
 MISS = {"value": None, "low": 0.0, "high": 1.0, "n_accepted": 0, "n_control": 0}
 
@@ -116,6 +117,126 @@ def test_stops_after_the_last_iteration():
     assert judge(iteration=0, max_iterations=0)[0] == "max_iterations"
 
 
+# --- with certificates ---------------------------------------------------------------------------------
+
+
+def campaign(errors, holds, *, drifted=False, train=0.02, batch=100, price=5.0, target=None, **settings):
+    """Decide after iterations with these test errors and certificates (None: of before)."""
+    raw = {"campaign": {"max_iterations": 20, **settings}, "planning": {"worth_percent_per_100_labels": price}}
+    raw["planning"]["target_force_rmse_ev_per_angstrom"] = target
+    config = parse_config(raw)
+    history, plans = [], []
+    for k, (error, held) in enumerate(zip(errors, holds, strict=True)):
+        drift = {"drifted": drifted and k == len(errors) - 1}
+        found = {"holds": held, "accepted_fraction": 0.95, "bound": 0.04, "n_control": 30, "drift": drift}
+        sets = {"test": error, "valid": 0.1, "train": train}
+        history.append(
+            {
+                "iteration": k,
+                "labels": {"total": batch * (k + 1), "new": 20, "failed": 0, "control": 0},
+                "miss_rate": MISS,
+                "errors": {n: {"force_rmse_ev_per_angstrom": e, "n_structures": 400} for n, e in sets.items()},
+                "certificate": None if held is None else found | {"reason": "Too few control labels."},
+            }
+        )
+        plans.append({"iteration": k, "n_selected": batch, "n_candidates": 200, "rejected": {}})
+    ahead = outlook(history, plans, config.campaign, config.selection, config.planning)
+    decided = decide.decide(history, plans, config.campaign, config.selection, config.labelling, config.planning, ahead)
+    return *decided, decide.certified_since(history), ahead.plan
+
+
+FALLING = [0.2 * (k + 1) ** -0.5 for k in range(6)]
+FLAT = [0.12, 0.1, 0.1, 0.1, 0.1, 0.1]
+
+
+def test_certified_is_twice_in_a_row_and_no_longer_worth_its_price():
+    assert campaign(FLAT, [None, False, False, False, True, True])[0] == "certified"
+    state, reason, since, _ = campaign(FLAT, [None, True, True, True, True, False])
+    assert (state, since) != ("certified", 1)
+    state, reason, since, _ = campaign(FLAT, [None, False, False, False, False, True])
+    assert (state, since) == ("running", 5)
+    assert "first time in iteration 5" in reason
+    state, reason, since, _ = campaign(FALLING, [None, False, False, True, True, True])
+    assert (state, since) == ("running", 3)
+    assert "held since iteration 3, but 100 more labels are expected to lower" in reason
+    assert campaign(FALLING, [None, False, False, True, True, True], price=50)[0] == "certified"
+
+
+def test_drift_between_two_certificates_undoes_the_first():
+    state, reason, *_ = campaign(FLAT, [None, False, False, False, True, True], drifted=True)
+    assert (state, "drifted" in reason) == ("running", True)
+
+
+def test_the_reason_of_a_certificate_names_bound_and_price():
+    _, reason, *_ = campaign(FLAT, [None, False, False, False, True, True])
+    for words in ("iterations 4 and 5", "95% of the pool", "at most 4.0%", "0.3 eV/Å", "less than the 5 %"):
+        assert words in reason
+
+
+def test_without_a_plan_a_certificate_ends_only_what_ends_anyway():
+    two = ([0.2, 0.19], [True, True])
+    assert campaign(*two)[0] == "running"
+    assert campaign(*two, max_iterations=1)[0] == "certified"
+    assert campaign(*two, price=100)[0] == "certified"
+    assert campaign(*two, max_labels=200)[0] == "budget_spent"
+    assert campaign([0.2, 0.19], [None, True], max_iterations=1)[0] == "max_iterations"
+
+
+def test_the_end_of_the_budget_says_what_the_certificate_lacks():
+    state, reason, *_ = campaign(FALLING, [None, *[False] * 5], max_labels=600)
+    assert state == "budget_spent"
+    assert "does not hold yet. Too few control labels." in reason
+
+
+@pytest.mark.parametrize(("train", "word"), [(0.02, "chance that the next batch"), (0.095, "training is the limit")])
+def test_stalls_when_labels_no_longer_help(train, word):
+    state, reason, *_ = campaign(FLAT, [None, *[False] * 5], train=train, target=0.01)
+    assert (state, word in reason) == ("stalled", True)
+    assert "has not fallen over the last 3 iterations (100 meV/Å with 300 labels, 100 with 600)" in reason
+    assert campaign(FALLING, [None, *[False] * 5], train=train, target=0.01)[0] == "running"
+
+
+def test_does_not_stall_while_a_certificate_holds_or_the_target_is_reached():
+    assert campaign(FLAT, [None, *[False] * 4, True], target=0.01)[0] == "running"
+    assert campaign(FLAT, [None, *[False] * 5], target=0.2)[0] == "running"
+
+
+def test_an_error_that_is_no_number_is_survived():
+    state, _, _, plan = campaign([0.2, float("nan"), 0.15, 0.12], [None, False, False, False])
+    assert state == "running"
+    assert [point["iteration"] for point in plan["points"]] == [0, 2, 3]
+
+
+def test_the_plan_prices_labels_by_what_they_cost(tmp_path):
+    for k, error in enumerate(FALLING[:4]):
+        metrics, _ = write(tmp_path, k)
+        found = json.loads(metrics.read_text()) | {"certificate": None}
+        found["labels"] |= {"total": 100 * (k + 1), "control": 0}
+        found["errors"] = {"test": {"force_rmse_ev_per_angstrom": error, "n_structures": 900}}
+        metrics.write_text(json.dumps(found))
+        (tmp_path / f"shard_{k}.json").write_text(json.dumps({"done": 90, "failed": [{}] * 10, "cpu_s": 3600.0 * 90}))
+    folder = tmp_path / "iter_003"
+    folder.mkdir()
+    event = {"event": "finished", "time": 1.0, "stage": "train_ensemble"}
+    lines = [json.dumps(event | {"iteration": k, "cpu_s": 360.0 * (k + 1)}) for k in range(4)]
+    (tmp_path / "progress.jsonl").write_text("\n".join(lines))
+    config = parse_config({"campaign": {"max_iterations": 9}, "planning": {"target_force_rmse_ev_per_angstrom": 0.09}})
+    decide.run(
+        metrics=[tmp_path / f"metrics_{k}.json" for k in range(4)],
+        manifests=[tmp_path / f"manifest_{k}.json" for k in range(4)],
+        shard_reports=[tmp_path / f"shard_{k}.json" for k in range(4)],
+        output=folder / "decision.json",
+        **{name: getattr(config, name) for name in ("campaign", "selection", "labelling", "planning")},
+    )
+    plan = json.loads((folder / "decision.json").read_text())["plan"]
+    assert plan["core_hours_per_label"] == pytest.approx(1.0)
+    middle = plan["labels_to_target"]["q50"]
+    # Batches of 5 (manifests): trainings on 405, 410, ... labels at 3.6 s per label.
+    rounds = -(-(middle - 400) // 5)
+    trained = sum(min(400 + 5 * j, middle) for j in range(1, rounds + 1)) * 3.6 / 3600
+    assert plan["core_hours_to_target"]["q50"] == pytest.approx(middle - 400 + trained, abs=1.2)
+
+
 def write(folder, k, *, manifest_iteration=None):
     metrics, manifest = folder / f"metrics_{k}.json", folder / f"manifest_{k}.json"
     metrics.write_text(json.dumps({"iteration": k, "labels": {"total": 10, "new": 5, "failed": 0}, "miss_rate": MISS}))
@@ -142,7 +263,8 @@ def test_the_latest_iteration_decides_whatever_the_order_of_files(tmp_path):
     line = run(tmp_path, [write(tmp_path, k) for k in (4, 0, 1, 3, 2)])
     decision = json.loads((tmp_path / "decision.json").read_text())
     driver = decision.pop("acquire_with")
-    assert decision == {"stop": True, "state": "max_iterations", "iteration": 4, "reason": decision["reason"]}
+    fixed = {"stop": True, "state": "max_iterations", "iteration": 4, "plan": None, "certified_since": None}
+    assert decision == fixed | {"reason": decision["reason"]}
     assert (driver["method"], driver["reason"]) == ("ensemble", "uncertainty.acquire_with names it.")
     assert line == f"max_iterations: {decision['reason']}"
 

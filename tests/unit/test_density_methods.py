@@ -20,7 +20,8 @@ from dubito.model.potential import Potential
 from dubito.testing.structures import crystal, random_orthogonal, rattled, toy_labels, transformed
 from dubito.uncertainty import gaussian_mixture
 from dubito.uncertainty.controls import ConstantControl, ForceNormControl, RandomControl, uniform
-from dubito.uncertainty.distance import DistanceUncertainty, mean_distance, shrunk_covariance
+from dubito.uncertainty.distance import DistanceUncertainty, mean_distance
+from dubito.uncertainty.element_gaussians import shrunk_covariance
 from dubito.uncertainty.gaussian_mixture import GaussianMixture, fit_mixture
 from dubito.uncertainty.latents import draw_atoms, training_atoms
 from dubito.uncertainty.mixture import MixtureUncertainty

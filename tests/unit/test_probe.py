@@ -31,15 +31,15 @@ def one(wall_s: float, **more: Any) -> dict[str, Any]:
 
 
 MEASURED = Probe([one(10.0), one(30.0), one(20.0)], threads=2, peak_mb=900.0, host="c1", processor="Xeon")
-# 12 initial structures + 4 x (16 + 2 control) + a profile of 11 points.
+# 12 initial structures + 4 x (16 + 20 control) + a profile of 11 points.
 DEMO = parse_config({})
 
 
 def test_the_campaign_of_the_forecast() -> None:
-    assert labels_of(DEMO) == (95, "12 initial + 4 x 18 + 11 of profiles")
+    assert labels_of(DEMO) == (167, "12 initial + 4 x 36 + 11 of profiles")
     capped = parse_config({"campaign": {"max_labels": 50}, "evaluation": {"profiles": []}})
-    assert labels_of(capped) == (50, "12 initial + 4 x 18, stopped by campaign.max_labels")
-    assert core_hours(95, 20.0, 2) == pytest.approx(95 * 20 * 2 / 3600)
+    assert labels_of(capped) == (50, "12 initial + 4 x 36, stopped by campaign.max_labels")
+    assert core_hours(167, 20.0, 2) == pytest.approx(167 * 20 * 2 / 3600)
 
 
 def test_numbers_and_what_they_rest_on() -> None:
@@ -47,10 +47,10 @@ def test_numbers_and_what_they_rest_on() -> None:
     text = "\n".join(lines)
     assert "3 labels of 4 atoms: 20.00 s each (10.00 to 30.00), processor 40.00 s, on c1 (Xeon)" in text
     assert "900 MB at most" in text
-    assert "95 labels: 1.06 core-hours of DFT (0.528 to 1.58)" in text  # 95 x 2 x (20, 10, 30) / 3600
+    assert "167 labels: 1.86 core-hours of DFT (0.928 to 2.78)" in text  # 167 x 2 x (20, 10, 30) / 3600
     assert "it rests on" in lines[-1] and "was busy" not in text
     busy = replace(MEASURED, labels=[one(20.0, cpu_s=10.0)])
-    assert "by the processor's time alone it is 0.264 core-hours" in "\n".join(told(DEMO, busy))
+    assert "by the processor's time alone it is 0.464 core-hours" in "\n".join(told(DEMO, busy))
 
 
 def test_known_and_failed_labels_are_told() -> None:

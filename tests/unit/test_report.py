@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import synthetic_campaign as synthetic
+from reading_reports import Reader, data, specs
 
 from dubito.config import parse_config
 from dubito.core import progress
@@ -23,8 +23,8 @@ from dubito.stages import write_report
 
 TITLE = "Ammonia <script>alert('x')</script> & \"friends\""
 SECTIONS = [
-    "learning", "profiles", "parity", "doubt", "methods", "selected", "exploring", "failures", "cost", "configuration",
-    "versions",
+    "certificate", "planning", "learning", "profiles", "parity", "doubt", "methods", "exploring", "choosing",
+    "selected", "failures", "cost", "configuration", "versions",
 ]  # fmt: skip
 
 
@@ -46,39 +46,6 @@ def campaign(tmp_path_factory):
 @pytest.fixture(scope="module")
 def html(campaign):
     return page.render(collect(campaign.folder, campaign.config))
-
-
-class Reader(HTMLParser):
-    """Collects what a browser would see and load."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text, self._open = [], "", None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._open = tag
-
-    def handle_endtag(self, tag):
-        self._open = None
-
-    def handle_data(self, data):
-        if self._open not in ("script", "style"):
-            self.text += data
-
-
-def specs(html):
-    """Return what the page's script draws."""
-    return json.loads(re.search(r'<script type="application/json" id="specs">(.*?)</script>', html, re.S)[1])
-
-
-def data(spec):
-    """Return all rows of data in a specification."""
-    if isinstance(spec, dict):
-        own = spec["values"] if isinstance(spec.get("values"), list) else []
-        return [row for row in own if isinstance(row, dict)] + [row for part in spec.values() for row in data(part)]
-    return [row for part in spec for row in data(part)] if isinstance(spec, list) else []
 
 
 # --- the page ---------------------------------------------------------------------------------

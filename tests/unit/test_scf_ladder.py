@@ -17,7 +17,7 @@ from dubito.data.structures import Structures
 from dubito.labelling.base import Label
 from dubito.labelling.cache import Failure, LabelCache
 from dubito.labelling.early_abort import NOT_FINITE, PATIENCE, STALLED, Watch, patience_for, watched
-from dubito.labelling.noise import CONVERGENCE_NOISE, GRID_NOISE, force_noise
+from dubito.config.label_noise import CONVERGENCE_NOISE, GRID_NOISE, force_noise
 from dubito.labelling.pyscf_labeller import PyscfLabeller
 from dubito.labelling.scf_ladder import LADDER, climb, second_order
 from dubito.labelling.service import label_structures
@@ -283,7 +283,7 @@ def test_recorded_noise_is_what_was_measured(table: dict[float, float]) -> None:
     word = "grid" if table is GRID_NOISE else "conv"
     for key, recorded in table.items():
         rms = max(rows[f"{word} {key:g}"]["rms_force_error_mev_per_angstrom"] for rows in measured.values())
-        assert 1e-3 * rms <= 1.05 * recorded, "raise the figure in dubito.labelling.noise"
+        assert 1e-3 * rms <= 1.05 * recorded, "raise the figure in dubito.config.label_noise"
 
 
 # --- what is remembered -------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dubito.config.sanity import SanityConfig
-from dubito.config.selection import SelectionConfig
+from dubito.config.selection import KNOWN_SELECTORS, SelectionConfig
 from dubito.core.errors import DataError
 from dubito.core.random import generator
 from dubito.data.fingerprints import rms_difference
@@ -28,13 +28,14 @@ LOOSE = SanityConfig(
 
 
 def choose(pool: Structures, scores: Array | None, labelled: Structures | None = None, **changes: Any) -> Batch:
-    keys = {"sanity", "seed", "iteration", "remaining", "energy", "forces", "features"}
+    keys = {"sanity", "seed", "iteration", "remaining", "energy", "forces", "features", "labelled_features"}
+    keys |= {"accepted_up_to", "counts_electrons"}
     options = {"sanity": LOOSE, "seed": 0, "iteration": 1} | {k: changes.pop(k) for k in keys & set(changes)}
     return choose_batch(
         pool,
         labelled=Structures.empty() if labelled is None else labelled,
         scores=scores,
-        config=SelectionConfig(**changes),
+        config=SelectionConfig(**({"min_control_labels": 1} | changes)),
         **options,
     )
 
@@ -70,12 +71,14 @@ def with_copies(pool: Structures, share: float, seed: int = 0) -> tuple[Structur
 
 
 class TestDuplicates:
-    @pytest.mark.parametrize("selector", ["top_uncertainty", "farthest_point", "random"])
-    def test_planted_duplicates_are_never_selected(self, selector: str) -> None:
+    @pytest.mark.parametrize("with_features", [False, True])
+    @pytest.mark.parametrize("selector", KNOWN_SELECTORS)
+    def test_planted_duplicates_are_never_selected(self, selector: str, with_features: bool) -> None:
         pool, origin = with_copies(ammonia(300, seed=7), 0.4)
+        features = generator(0, "features").normal(size=(300, 5))[origin] if with_features else None
         # Copies of doubtful structures are just as doubtful, so that a selector without a guard takes them.
         scores = random_scores(pool)[origin]
-        batch = choose(pool, scores, selector=selector, n_select=80, control_fraction=0.25)
+        batch = choose(pool, scores, selector=selector, n_select=80, control_fraction=0.25, features=features)
         assert len(batch.chosen) == 100
         assert len({origin[i] for i in batch.chosen}) == 100
         difference = rms_difference(pool[batch.chosen], pool[batch.chosen])
@@ -189,7 +192,7 @@ def test_order_of_candidates_does_not_matter() -> None:
     pool, origin = with_copies(ammonia(80, seed=9), 0.3)
     scores = random_scores(pool)[origin]
     order = generator(0, "order").permutation(80)
-    for selector in ("top_uncertainty", "farthest_point", "random"):
+    for selector in KNOWN_SELECTORS:
         first = choose(pool, scores, selector=selector, n_select=20)
         second = choose(pool[order], scores[order], selector=selector, n_select=20)
         assert [pool.ids[i] for i in first.chosen] == [pool[order].ids[i] for i in second.chosen]
@@ -215,7 +218,7 @@ class TestStage:
     ) -> dict[str, Any]:
         files = self.files(folder)
         options: dict[str, Any] = {
-            "selection": SelectionConfig(n_select=10, control_fraction=0.2),
+            "selection": SelectionConfig(n_select=10, control_fraction=0.2, min_control_labels=1),
             "sanity": LOOSE,
             "method": "ensemble",
             "structures_per_shard": 5,
@@ -262,10 +265,10 @@ class TestStage:
         # Only an exact copy of a chosen one can have its id.
         assert {row["reason"] for row in rows if row["id"] in plan["ids"]} <= {"duplicate_in_pool"}
 
-    @pytest.mark.parametrize("selector", ["top_uncertainty", "farthest_point", "random"])
+    @pytest.mark.parametrize("selector", KNOWN_SELECTORS)
     def test_same_seed_gives_the_same_bytes(self, tmp_path: Path, selector: str) -> None:
         self.scored(tmp_path / "c.h5")
-        config = SelectionConfig(n_select=10, selector=selector)
+        config = SelectionConfig(n_select=10, selector=selector, stratify_by_sampler=True, skip_top_fraction=0.1)
         for folder in ("a", "b"):
             self.run(tmp_path / folder, tmp_path / "c.h5", None, 1, selection=config)
         for name in ("selection.json", "rejected.csv"):

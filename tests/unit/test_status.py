@@ -286,6 +286,41 @@ def test_quality_and_driver(planted: Planted) -> None:
     assert "driver: ensemble. uncertainty.acquire_with names it." in text
 
 
+def test_certificate_and_plan_in_a_line_each(planted: Planted) -> None:
+    planted.iteration(0)
+    planted.iteration(1)
+    folder = planted.folder / "iter_001"
+    metrics, decision = (json.loads((folder / name).read_text()) for name in ("metrics.json", "decision.json"))
+    metrics["certificate"] = {"holds": True, "accepted_fraction": 0.93, "bound": 0.0476, "n_control": 20, "drift": None}
+    decision["plan"] = {
+        "target_ev_per_angstrom": 0.0432,
+        "labels_to_target": {"q10": 90, "q50": 129, "q90": None},
+        "probability_unreachable": 0.137,
+    }
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "decision.json", decision)
+    text = flat(shown(planted))
+    assert (
+        "certificate holds: 93% of the pool accepted (20 controls), at most 4.8% of these expected to have a force "
+        "error above 0.3 eV/Å" in text
+    )
+    assert "plan: a force RMSE of 43 meV/Å takes about 129 labels (out of reach with a probability of 14%)" in text
+    metrics["certificate"] |= {"holds": False, "accepted_fraction": 0.0, "bound": 0.0, "drift": {"drifted": True}}
+    decision["plan"]["labels_to_target"]["q50"] = None
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "decision.json", decision)
+    text = flat(shown(planted))
+    assert "does not hold yet: 0% of the pool accepted (20 controls); it has drifted since" in text
+    assert "takes over twice the labels of its last point" in text
+    # Of another version, or damaged: nothing is said of it.
+    metrics["certificate"], decision["plan"] = {"holds": "yes"}, [1, 2]
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "decision.json", decision)
+    text = flat(shown(planted))
+    assert "certificate" not in text
+    assert "plan:" not in text
+
+
 # --- the screen ---------------------------------------------------------------------------------------
 
 
@@ -330,8 +365,8 @@ def test_plain_in_a_pipe_and_stable_json(planted: Planted) -> None:
         assert f"`{key}`" in documented, f"{key} is not documented"
     assert set(found) == {
         "state", "reason", "is_running", "campaign", "time", "last_sign", "snakemake", "iteration", "max_iterations",
-        "steps", "running", "queued", "queue_problem", "finished", "labels", "quality", "driver", "cost", "forecast",
-        "problems", "next", "is_on_slurm",
+        "steps", "running", "queued", "queue_problem", "finished", "labels", "quality", "plan", "driver", "cost",
+        "forecast", "problems", "next", "is_on_slurm",
     }  # fmt: skip
     assert set(found["labels"]) == {"batch", "total", "failed", "spent", "max_labels", "reasons"}
     assert set(found["cost"]) == {

@@ -31,7 +31,12 @@ from dubito.workflow.lacking import (
     warn_of_lost_ledger,
     why_unfinished,
 )
-from dubito.workflow.recorded import labeller_settings, reported_settings
+from dubito.workflow.recorded import (
+    exploring_settings,
+    labeller_settings,
+    reported_settings,
+    section_settings,
+)
 from dubito.workflow.repair import repair_campaign
 from dubito.workflow.resources import (
     FIXED_S,
@@ -156,13 +161,35 @@ def remember_batches():
 
 def section(name, *keys):
     """Return a section of the configuration, or some keys of it: what a rule is rerun for when it changes."""
-    values = config[name]
-    return {key: values[key] for key in keys} if keys else values
+    values = section_settings(CONFIG, name)
+    return {key: values[key] for key in keys if key in values} if keys else values
 
 
 def section_without(name, *keys):
     """Return a section of the configuration without the keys whose change reruns nothing."""
-    return {key: value for key, value in config[name].items() if key not in keys}
+    return {
+        key: value
+        for key, value in section_settings(CONFIG, name).items()
+        if key not in keys
+    }
+
+
+# What the scores of the pool follow from besides model and method: nothing where all members are asked about all.
+ADAPTIVE_SCORING = (
+    {
+        "scoring": section("scoring"),
+        "selection": section(
+            "selection",
+            "selector",
+            "n_select",
+            "skip_top_fraction",
+            "force_tolerance_ev_per_angstrom",
+        ),
+        "seed": SEED,
+    }
+    if CONFIG.scoring.adaptive
+    else {}
+)
 
 
 def untracked(value):
@@ -369,6 +396,11 @@ def driver_settings(wildcards):
     )
 
 
+def sampler_settings(wildcards):
+    """Return the settings of the sampler that an exploring job runs: those of another rerun others."""
+    return exploring_settings(CONFIG, int(wildcards.job))
+
+
 def driver_file(wildcards):
     """Return what says which method drives the next iteration; nothing where the configuration names it."""
     return (
@@ -438,7 +470,7 @@ def candidates(wildcards):
 
 def pool(wildcards):
     """Return the candidates of all exploring jobs."""
-    jobs = range(CONFIG.sampling.sampler.n_jobs)
+    jobs = range(CONFIG.sampling.n_jobs)
     return [
         of_iteration(wildcards, wildcards.iteration, f"pool/job_{job}.h5")
         for job in jobs
@@ -455,6 +487,19 @@ def shards(ending):
         return [of_iteration(wildcards, wildcards.iteration, name) for name in names]
 
     return get
+
+
+def shard_reports_so_far(wildcards):
+    """Return the reports of all shards of this and all earlier iterations."""
+    found = []
+    for k in range(int(wildcards.iteration) + 1):
+        where = SimpleNamespace(campaign=wildcards.campaign, iteration=f"{k:03d}")
+        made = checkpoints.select_batch.get(**vars(where))
+        with made.output.manifest.open() as handle:
+            count = json.load(handle)["n_shards"]
+        names = [f"labels/shard_{shard:03d}.json" for shard in range(count)]
+        found += [of_iteration(where, k, name) for name in names]
+    return found
 
 
 def shard_size(wildcards, input):

@@ -11,6 +11,10 @@ rule evaluate:
         test=predicted_test,
         batch=judged_batch,
         fits=previous_fits,
+        # What the control slice of the iteration before said is judged on this one.
+        previous=of_previous_if_any(
+            "metrics.json", config["selection"]["control_fraction"] > 0
+        ),
     output:
         output=report(
             "results/{campaign}/iter_{iteration}/metrics.json",
@@ -29,7 +33,12 @@ rule evaluate:
     params:
         stage=stage_version("evaluate"),
         method=FIRST_DRIVER,
-        selection=section("selection", "force_tolerance_ev_per_angstrom", "risk"),
+        selection=section(
+            "selection",
+            "force_tolerance_ev_per_angstrom",
+            "risk",
+            "min_accepted_fraction",
+        ),
         seed=SEED,
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: measure the model"
@@ -70,6 +79,7 @@ checkpoint decide:
     input:
         metrics=so_far("metrics.json"),
         manifests=so_far("selection.json"),
+        shard_reports=shard_reports_so_far,
         driver=driver_file,
     output:
         output="results/{campaign}/iter_{iteration}/decision.json",
@@ -87,6 +97,7 @@ checkpoint decide:
         campaign=section("campaign"),
         selection=section("selection"),
         labelling=section("labelling", "max_failed_fraction"),
+        planning=section("planning"),
     message:
         "{wildcards.campaign}, iteration {wildcards.iteration}: decide whether to go on"
     script:

@@ -20,7 +20,7 @@ rule explore_structures:
         stage=stage_version("explore_structures"),
         method=driver,
         rerun_for=driver_settings,
-        sampling=section("sampling"),
+        sampling=sampler_settings,
         seed=SEED,
         device=DEVICE,
     message:

@@ -1,8 +1,16 @@
+# What a batch may be chosen with, besides scores.
+MEASURES_FEATURES = CONFIG.selection.features != "fingerprints"
+HEEDS_CERTIFICATE = CONFIG.selection.heeds_certificate
+
+
 # The batch. A checkpoint: how many shards are labelled depends on what is selected.
 checkpoint select_batch:
     input:
         candidates=candidates,
         dataset=of_previous_if_any("dataset.h5"),
+        # Only where they are asked for: campaigns of before selected without.
+        ensemble=of_previous_if_any("ensemble.safetensors", MEASURES_FEATURES),
+        metrics=of_previous_if_any("metrics.json", HEEDS_CERTIFICATE),
     output:
         selected="results/{campaign}/iter_{iteration}/selected.h5",
         manifest="results/{campaign}/iter_{iteration}/selection.json",
@@ -22,9 +30,10 @@ checkpoint select_batch:
         runtime=REQUESTS.minutes("select_batch", 30),
     params:
         stage=stage_version("select_batch"),
-        # The risk decides when to stop, not what to select.
-        selection=section_without("selection", "risk"),
-        sanity=CONFIG.sampling.sanity.model_dump(mode="json"),
+        # Risk and accepted share decide when to stop, not what to select.
+        selection=section_without("selection", "risk", "min_accepted_fraction"),
+        sanity=section("sampling")["sanity"],
+        counts_electrons=untracked(CONFIG.labelling.labeller.kind == "pyscf"),
         method=driver_if_any,
         # Recorded by campaigns of before, which knew no other method: without it they would select anew.
         rerun_for="ensemble",

@@ -33,6 +33,8 @@ rule score_candidates:
         # As for exploring, which made the pool.
         uncertainty=ancient(of_previous("uncertainty/{method}.safetensors")),
         pool=pool,
+        # What the cheap score is compared with.
+        dataset=of_previous_if_any("dataset.h5", wanted=CONFIG.scoring.adaptive),
     output:
         output="results/{campaign}/iter_{iteration}/scores/{method}.h5",
     log:
@@ -45,6 +47,7 @@ rule score_candidates:
         runtime=REQUESTS.minutes("score_candidates", work.scoring_minutes(CONFIG)),
         gpu=gpus,
     params:
+        **ADAPTIVE_SCORING,
         stage=stage_version("score_candidates"),
         device=DEVICE,
     message:

@@ -21,12 +21,14 @@ def check_campaign(
     """
     from dubito.cli.plan import check_start, forecast
     from dubito.config import load_config
+    from dubito.config.feasibility import require_feasible
     from dubito.config.inputs import require_inputs
 
     if submit and not profile:
         raise ConfigError("--submit looks from the nodes of a cluster: say which, with --profile NAME.")
     settings = load_config(path)
     require_inputs(settings)
+    require_feasible(settings)
     yield f"{path}: {check_start(settings)}"
     for line in forecast(settings):
         yield f"  {line}"

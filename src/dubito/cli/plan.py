@@ -17,7 +17,7 @@ def check_start(config: Config) -> str:
     Raises
     ------
     DubitoError
-        When files can't be read, or the labeller refuses a structure.
+        When files can't be read, the labeller refuses a structure, or a sampler can do nothing with any.
     """
     from dubito.data.formula import formula_keys
     from dubito.data.molecules import equilibrium
@@ -25,6 +25,7 @@ def check_start(config: Config) -> str:
     from dubito.labelling.inversion import require_fit
     from dubito.labelling.registry import make_labeller
     from dubito.labelling.reuse import offer
+    from dubito.sampling.registry import make_samplers
     from dubito.stages import prepare_structures
 
     with TemporaryDirectory() as folder:
@@ -35,6 +36,9 @@ def check_start(config: Config) -> str:
     labeller.check(structures)
     for profile in config.evaluation.profiles:
         require_fit(equilibrium(config.data), profile)
+    for sampler in make_samplers(config.sampling):
+        # Not asked of samplers: only some can do nothing with some molecules.
+        getattr(sampler, "check_starts", lambda _: None)(structures)
     counts = Counter(formula_keys(structures)).most_common(3)
     kinds = ", ".join(f"{count} of {name}" for name, count in counts)
     lent = f"\n  {offer(files, labeller).said()}" if (files := config.labelling.reuse_from) else ""
@@ -43,8 +47,7 @@ def check_start(config: Config) -> str:
 
 def forecast(config: Config) -> list[str]:
     """Return the largest number of labels the campaign can ask for, and what else it computes."""
-    share = config.selection.n_select * config.selection.control_fraction
-    batch = config.selection.n_select + (max(1, round(share)) if share > 0 else 0)
+    batch = config.selection.batch_size
     initial = config.data.initial.n_structures
     rounds = config.campaign.max_iterations
     start = f"{initial} initial" if initial is not None else "the initial"
@@ -59,6 +62,7 @@ def forecast(config: Config) -> list[str]:
         f"ensemble: {config.training.n_members} members, {config.training.members_per_job} per job, "
         f"at most {config.training.max_epochs} epochs each iteration"
     )
+    lines.append(f"exploring: {config.sampling.words}; jobs: {config.sampling.n_jobs}")
     lines.append(_doubt(config.uncertainty))
     lines.append(_network(config.model.kernel))
     return lines

@@ -164,8 +164,7 @@ def labels_of(config: Config) -> tuple[int, str]:
             output = Path(folder, "candidates.h5")
             prepare_structures.run(output=output, data=config.data, seed=config.campaign.seed)
             initial = len(read_structures(output))
-    share = config.selection.n_select * config.selection.control_fraction
-    batch = config.selection.n_select + (max(1, round(share)) if share > 0 else 0)
+    batch = config.selection.batch_size
     rounds = config.campaign.max_iterations
     count, words = initial + rounds * batch, f"{initial} initial + {rounds} x {batch}"
     if config.campaign.max_labels is not None and config.campaign.max_labels < count:

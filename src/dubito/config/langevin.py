@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from dubito.config.base import Section
+from dubito.config.sampler_base import SamplerSection, positive_kelvin
 
 
-class LangevinConfig(Section):
+class LangevinConfig(SamplerSection):
     """Langevin molecular dynamics (BAOAB, https://doi.org/10.1093/amrx/abs010), many walkers as one batch."""
 
     kind: Literal["langevin"] = Field("langevin", description="langevin: molecular dynamics with a thermostat.")
@@ -29,6 +29,24 @@ class LangevinConfig(Section):
     @field_validator("temperatures_K")
     @classmethod
     def _positive(cls, value: list[float]) -> list[float]:
-        if any(t <= 0 or t > 20000 for t in value):
-            raise ValueError(f"temperatures must lie between 0 and 20000 K, found {value}")
-        return value
+        return positive_kelvin(value)
+
+    @property
+    def batch_size(self) -> int:
+        """All walkers of a job."""
+        return self.n_walkers
+
+    @property
+    def n_rounds(self) -> int:
+        """One prediction each step."""
+        return self.n_steps
+
+    @property
+    def candidates_per_job(self) -> int:
+        """What is saved on the way, and where a walker stops."""
+        return self.n_walkers * (self.n_steps // self.save_every_steps + 1)
+
+    @property
+    def words(self) -> str:
+        """Kind and temperatures."""
+        return f"{self.kind} at {', '.join(f'{t:g}' for t in self.temperatures_K)} K"

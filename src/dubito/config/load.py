@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dubito.config.sampling import PLUGIN
 from dubito.config.schema import Config
 from dubito.core.errors import ConfigError, nearest
 from dubito.core.hashing import hash_json
@@ -66,11 +67,11 @@ def _one_line(error: Exception) -> str:
 
 def _explain(detail: ErrorDetails) -> str:
     """Turn one pydantic error into one line: key, found, expected, remedy."""
-    location = [part for part in detail["loc"] if not _is_union_tag(part, detail)]
+    location = [part for i, part in enumerate(detail["loc"]) if not _is_union_tag(i, detail)]
     key = ".".join(str(part) for part in location)
     kind, found, context = detail["type"], detail.get("input"), detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown_key(location)
+        return _unknown_key(location, _keys_at(list(detail["loc"][:-1])))
     if kind == "missing":
         return f"{key}: is required here and is missing; add it."
     if kind == "value_error":
@@ -97,22 +98,11 @@ def _wrong_choice(key: str, location: list[Any], detail: ErrorDetails) -> str:
     return f"{key}: found {found!r}, expected one of: {', '.join(names)}.{hint}"
 
 
-def _is_union_tag(part: Any, detail: ErrorDetails) -> bool:
+def _is_union_tag(index: int, detail: ErrorDetails) -> bool:
     """Pydantic puts the tag of a discriminated union into the path; users never wrote it."""
-    location = detail["loc"]
-    index = location.index(part)
-    return (
-        isinstance(part, str)
-        and index > 0
-        and (location[index - 1], part)
-        in {
-            ("initial", "rattle"),
-            ("initial", "files"),
-            ("labeller", "pyscf"),
-            ("labeller", "teacher"),
-            ("labeller", "dataset"),
-        }
-    )
+    before, part = list(detail["loc"][:index]), detail["loc"][index]
+    models = _models_at(before)
+    return bool(before) and part in _tags(models) and not any(part in model.model_fields for model in models)
 
 
 def _unit_hint(key: str) -> str:
@@ -130,8 +120,7 @@ def _unit_hint(key: str) -> str:
     return ""
 
 
-def _unknown_key(location: list[Any]) -> str:
-    options = _keys_at(location[:-1])
+def _unknown_key(location: list[Any], options: list[str]) -> str:
     name = str(location[-1])
     parent = ".".join(str(p) for p in location[:-1])
     where = f"{parent}.{name}" if parent else name
@@ -155,9 +144,13 @@ def _kinds_at(location: list[Any]) -> list[str]:
 
 
 def _models_at(location: list[Any]) -> list[type[BaseModel]]:
+    """Return what may stand at a place; the tag of a union, where it is in the path, says which it is."""
     models: list[type[BaseModel]] = [Config]
     for part in location:
         if isinstance(part, int):
+            continue
+        if len(models) > 1 and part in _tags(models):
+            models = [model for model in models if part in _tags([model])]
             continue
         step: list[type[BaseModel]] = []
         for model in models:
@@ -166,6 +159,12 @@ def _models_at(location: list[Any]) -> list[type[BaseModel]]:
                 step.extend(_models_in(field.annotation))
         models = step or models
     return models
+
+
+def _tags(models: list[type[BaseModel]]) -> list[str]:
+    """Return the tags of the unions that models belong to; a kind that is any text is a plug-in's."""
+    fields = [model.model_fields["kind"] for model in models if "kind" in model.model_fields]
+    return [str(tag) for field in fields for tag in get_args(field.annotation) or (PLUGIN,)]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from dubito.config.base import Section
@@ -28,4 +30,14 @@ class SanityConfig(Section):
     )
     max_force_ev_per_angstrom: float = Field(
         30.0, gt=0, description="Largest predicted force on an atom that is still sane."
+    )
+    spin_parity: bool = Field(
+        True,
+        description="Reject molecules whose electrons can't have their charge and multiplicity, where the labeller "
+        "solves for electrons (pyscf).",
+    )
+    bond_graph: Literal["any", "as_labelled"] = Field(
+        "any",
+        description="as_labelled: bonds must be those of a labelled structure of the same formula, like atoms being "
+        "alike; any: reactions are welcome.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from dubito.config.base import Section
+from dubito.config.biased_sampling import FOLLOW_MEMBERS
 from dubito.config.campaign import CampaignConfig
 from dubito.config.data import DataConfig
 from dubito.config.evaluation import EvaluationConfig
@@ -18,7 +19,13 @@ from dubito.config.sampling import SamplingConfig
 from dubito.config.scoring import ScoringConfig
 from dubito.config.selection import SelectionConfig
 from dubito.config.training import TrainingConfig
-from dubito.config.uncertainty import AUTO, CONTROLS_WITHOUT_RANK, UncertaintyConfig
+from dubito.config.uncertainty import (
+    AUTO,
+    CONTROLS_WITHOUT_RANK,
+    KNOWN_METHODS,
+    MEMBERS_IN_ONE_NETWORK,
+    UncertaintyConfig,
+)
 
 
 class Config(Section):
@@ -50,12 +57,35 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _members_to_follow(self) -> Config:
+        """Refuse samplers that follow the members' spread where there is none, before anything is paid."""
+        seeking = sorted({sampler.kind for sampler in self.sampling.samplers if sampler.kind in FOLLOW_MEMBERS})
+        driver, auto = self.uncertainty.acquire_with, self.uncertainty.acquire_with == AUTO
+        drivers = self.uncertainty.candidates if auto else [driver]
+        # A method of another package may have members of its own: exploring finds out.
+        lacking = [name for name in drivers if name in KNOWN_METHODS and name not in MEMBERS_IN_ONE_NETWORK]
+        if seeking and self.training.n_members < 2 and lacking:
+            may = " (which auto may choose)" if auto else ""
+            raise ValueError(
+                f"the sampler {' and '.join(seeking)} follows the spread of members, but training.n_members is 1, and "
+                f"{', '.join(lacking)}{may} has none of its own; raise training.n_members to 2 or more, drive with "
+                f"{' or '.join(MEMBERS_IN_ONE_NETWORK)}, or choose another sampler"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _possible(self) -> Config:
         """Refuse what could only fail after labels and training are paid."""
         if "ensemble" in self.uncertainty.methods and self.training.n_members < 2:
             raise ValueError(
                 "training.n_members is 1, but the uncertainty method 'ensemble' needs 2 members at least; raise it, or "
                 "take 'ensemble' out of uncertainty.methods and name another method in uncertainty.acquire_with"
+            )
+        if self.scoring.adaptive and self.uncertainty.acquire_with not in ("ensemble", AUTO):
+            raise ValueError(
+                f"scoring.adaptive saves evaluations of the ensemble's members, but uncertainty.acquire_with is "
+                f"'{self.uncertainty.acquire_with}', which judges by other means; set scoring.adaptive to false, or "
+                "uncertainty.acquire_with to ensemble"
             )
         lacking = [text for text in map(how_to_install, self.uncertainty.methods) if text]
         if lacking:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dubito.config.base import Section
 from dubito.core.errors import unknown_name
 from dubito.core.plugins import known_names
 
-KNOWN_SELECTORS = ("top_uncertainty", "random", "farthest_point")
+KNOWN_SELECTORS = (
+    "top_uncertainty",
+    "random",
+    "threshold_window",
+    "clustered_top",
+    "farthest_point",
+    "max_det",
+    "lcmd",
+)
 
 
 class SelectionConfig(Section):
@@ -18,7 +26,10 @@ class SelectionConfig(Section):
 
     selector: str = Field(
         "top_uncertainty",
-        description="top_uncertainty, farthest_point (diverse among the doubtful) or random.",
+        description="top_uncertainty; clustered_top (the most doubtful of each cluster); farthest_point (diverse among "
+        "the doubtful); max_det (greedy determinant) and lcmd (largest cluster, farthest point), which look at "
+        "features alone; threshold_window (random among those that the certificate does not trust, or above "
+        "min_score); random.",
     )
     n_select: int = Field(16, ge=1, description="Structures selected per iteration, control slice apart.")
     control_fraction: float = Field(
@@ -51,6 +62,14 @@ class SelectionConfig(Section):
     skip_top_fraction: float = Field(
         0.0, ge=0, lt=1, description="Share of the most doubtful candidates left out: often unphysical."
     )
+    max_score: float | None = Field(
+        None,
+        gt=0,
+        description="Candidates whose score is above this are not selected (unit of acquire_with); null: no limit.",
+    )
+    skip_accepted: bool = Field(
+        False, description="Select nothing that the certificate of the iteration before accepts."
+    )
     features: Literal["fingerprints", "latent", "gradient"] = Field(
         "fingerprints",
         description="What diversity is measured with: fingerprints (sorted distances), latent (of the network) or "
@@ -62,6 +81,47 @@ class SelectionConfig(Section):
         ge=0,
         description="Two structures whose sorted interatomic distances differ by less (rms) are the same.",
     )
+
+    @property
+    def n_control(self) -> int:
+        """Structures of the control slice, as far as pool and budget allow."""
+        if not self.control_fraction:
+            return 0
+        return max(1, self.min_control_labels, round(self.control_fraction * self.n_select))
+
+    @property
+    def batch_size(self) -> int:
+        """Structures of a batch, as far as pool and budget allow: those selected and the control slice."""
+        return self.n_select + self.n_control
+
+    @property
+    def heeds_certificate(self) -> bool:
+        """Whether what is selected follows from the certificate of the iteration before."""
+        return self.skip_accepted or (self.selector == "threshold_window" and not self.min_score)
+
+    @field_validator("risk", mode="before")
+    @classmethod
+    def _possible(cls, value: object) -> object:
+        if isinstance(value, int | float) and not 0 < value < 1:
+            what = (
+                "no finite number of labels can show that an error never happens"
+                if value <= 0
+                else "a risk is a share of structures, and to accept anything needs no campaign"
+            )
+            raise ValueError(
+                f"found {value:g}, expected a number above 0 and below 1: {what}. Type 0.05 for one accepted structure "
+                "in twenty above the tolerance"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _window_is_open(self) -> SelectionConfig:
+        if self.max_score is not None and self.max_score <= self.min_score:
+            raise ValueError(
+                f"selection.max_score ({self.max_score:g}) must be above selection.min_score ({self.min_score:g}); "
+                "between them lies what is selected"
+            )
+        return self
 
     @field_validator("selector")
     @classmethod

@@ -35,6 +35,8 @@ KNOWN_METHODS = (
 # They rank nothing: stand beside the others to be beaten.
 CONTROLS_WITHOUT_RANK = ("constant", "random")
 CONTROLS = ("distance", "force_norm", *CONTROLS_WITHOUT_RANK)
+# Their spread is that of members within one network: what follows the members' spread works with a single network too.
+MEMBERS_IN_ONE_NETWORK = ("shallow_ensemble", "llpr")
 AUTO = "auto"
 
 

@@ -62,7 +62,10 @@ PROVENANCE: Final = (
     Field("provenance/attempts", "structure", (), "i4", None, "SCF attempts needed"),
     Field("provenance/wall_time", "structure", (), "f8", units.SECOND, "wall time of the label"),
 )
-ALL: Final = GEOMETRY + LABELS + ORIGIN + PROVENANCE
+SCORING: Final = (
+    Field("scoring/escalated", "structure", (), "?", None, "true where all members were evaluated, not one alone"),
+)
+ALL: Final = GEOMETRY + LABELS + ORIGIN + PROVENANCE + SCORING
 
 PREDICTIONS: Final = (
     Field("energy", "structure", (), "f8", units.EV, "total energy"),

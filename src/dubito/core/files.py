@@ -48,6 +48,23 @@ def partial_prefix(path: Path) -> str:
 
 
 @contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Say what the file system refused while ``path`` was being made.
+
+    Raises
+    ------
+    StorageError
+        When an OSError comes out of the block.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise _storage_error(path, error) from error
+
+
+@contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
 

@@ -32,6 +32,7 @@ class Prediction:
         ones may be wrong by orders of magnitude. Compare within one method and one model only
     stress : (n, 6) eV/Å³, Voigt, ASE sign; zeros where there is no cell
     energy_ensemble : (n, M) eV, or None
+    forces_ensemble : (M, N, 3) eV/Å where it was asked for, else None; not written to files
     latent : (N, n_latent) invariant features of the atoms, of the first member; not written to files
     features : (N, n_features) the last features, which the latents are linear in, of the same; neither
     """
@@ -44,6 +45,7 @@ class Prediction:
     scores: Mapping[str, Array] = field(default_factory=dict)
     stress: Array | None = None
     energy_ensemble: Array | None = None
+    forces_ensemble: Array | None = None
     latent: Array | None = None
     features: Array | None = None
 

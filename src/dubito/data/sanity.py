@@ -1,7 +1,8 @@
-"""Which geometries are worth a reference calculation: distances, fragments, energy and force ceilings.
+"""Which geometries are worth a reference calculation: distances, fragments, spin, bonds, energy and force ceilings.
 
 Used at every step of a sampler, so a batch of walkers is bound once and then checked with a handful
-of array operations; and by selection, over whole pools.
+of array operations; and by selection, over whole pools, which are also checked for what moving does not change
+(charge and multiplicity) and for what is not looked at in every step (the bond graph).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import numpy as np
 
 from dubito.config.sanity import SanityConfig
 from dubito.core.errors import DataError
+from dubito.data.bond_graphs import bond_graphs
+from dubito.data.electrons import n_electrons, state_exists
 from dubito.data.formula import formula_keys
 from dubito.data.neighbors import find_neighbors
 from dubito.data.structures import Array, Structures
@@ -21,9 +24,11 @@ from dubito.metrics.reduce import atom_norm, structure_max
 NOT_FINITE = "not_finite"
 MIN_DISTANCE = "min_distance"
 FRAGMENTS = "fragments"
+SPIN_PARITY = "spin_parity"
+BOND_GRAPH = "bond_graph"
 ENERGY = "energy"
 FORCE = "force"
-REASONS = (NOT_FINITE, MIN_DISTANCE, FRAGMENTS, ENERGY, FORCE)
+REASONS = (NOT_FINITE, MIN_DISTANCE, FRAGMENTS, SPIN_PARITY, BOND_GRAPH, ENERGY, FORCE)
 
 _SANE = -1
 _CHUNK = 256
@@ -37,7 +42,7 @@ class Verdict:
     ----------
     codes : (n,) int8, index into :data:`REASONS`; -1 where the structure is sane
     values : (n,) the number that broke the rule, NaN where none did: shortest distance over the sum
-        of covalent radii, number of fragments, eV per atom above the lowest label, eV/Å
+        of covalent radii, number of fragments, of electrons, of bonds, eV per atom above the lowest label, eV/Å
     """
 
     codes: Array
@@ -67,12 +72,20 @@ class SanityCheck:
     ----------
     config : the rules
     labelled : structures whose labels give the lowest known energy of each composition; where a
-        composition has no label, there is no energy ceiling
+        composition has no label, there is no energy ceiling, and any bond graph may be
+    counts_electrons : whether whole pools are checked for charges and multiplicities that don't exist
     """
 
-    def __init__(self, config: SanityConfig, labelled: Structures | None = None) -> None:
+    def __init__(
+        self, config: SanityConfig, labelled: Structures | None = None, *, counts_electrons: bool = False
+    ) -> None:
         self.config = config
         self._lowest: dict[str, float] = {}
+        self._counts_electrons = counts_electrons and config.spin_parity
+        self._graphs: dict[str, set[int]] = {}
+        if config.bond_graph == "as_labelled" and labelled is not None and len(labelled):
+            for key, graph in zip(formula_keys(labelled), bond_graphs(labelled)[0].tolist(), strict=True):
+                self._graphs.setdefault(key, set()).add(graph)
         if labelled is not None and len(labelled):
             per_atom = labelled.energy / np.maximum(labelled.n_atoms, 1)
             known = labelled.is_labelled & np.isfinite(per_atom)
@@ -99,9 +112,11 @@ class SanityCheck:
         for start in range(0, len(structures), _CHUNK):
             rows = slice(start, min(start + _CHUNK, len(structures)))
             atoms = slice(structures.ptr[rows.start], structures.ptr[rows.stop])
-            bound = self.bind(structures[rows])
+            piece = structures[rows]
+            bound = self.bind(piece)
+            geometry = self._chemistry(piece, bound.geometry(piece.positions))
             parts.append(
-                bound.geometry(structures.positions[atoms]).then(
+                geometry.then(
                     bound.values(None if energy is None else energy[rows], None if forces is None else forces[atoms])
                 )
             )
@@ -109,6 +124,22 @@ class SanityCheck:
             np.concatenate([p.codes for p in parts]) if parts else np.zeros(0, "i1"),
             np.concatenate([p.values for p in parts]) if parts else np.zeros(0),
         )
+
+    def _chemistry(self, structures: Structures, geometry: Verdict) -> Verdict:
+        """Add what positions alone do not say: electrons that don't pair up, and bonds of another molecule."""
+        codes, values = geometry.codes.copy(), geometry.values.copy()
+        if self._graphs:
+            # Of those found wrong already atoms may coincide, and have no bonds to speak of.
+            rows = np.flatnonzero(geometry.sane)
+            graphs, n_bonds = bond_graphs(structures[rows])
+            keys = formula_keys(structures[rows])
+            for i, key, graph, bonds in zip(rows, keys, graphs.tolist(), n_bonds, strict=True):
+                if graph not in self._graphs.get(key, {graph}):
+                    codes[i], values[i] = REASONS.index(BOND_GRAPH), bonds
+        if self._counts_electrons:
+            wrong = ~state_exists(structures) & geometry.sane
+            _mark(codes, values, wrong, SPIN_PARITY, n_electrons(structures))
+        return Verdict(codes, values)
 
 
 class BoundCheck:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dubito.core.errors import DataError
-from dubito.core.fields import GEOMETRY, LABELS, ORIGIN, PROVENANCE, Field
+from dubito.core.fields import GEOMETRY, LABELS, ORIGIN, PROVENANCE, SCORING, Field
 from dubito.core.hashing import structure_id
 
 Array = NDArray[Any]
@@ -29,9 +29,11 @@ _DEFAULTS: dict[str, Any] = {
     "labels/stress": np.nan,
     "origin/iteration": -1,
     "provenance/wall_time": np.nan,
+    # What has no such column was predicted with all members.
+    "scoring/escalated": True,
     "multiplicity": 1,
 }
-_COLUMNS = {f.path: f for f in LABELS + ORIGIN + PROVENANCE}
+_COLUMNS = {f.path: f for f in LABELS + ORIGIN + PROVENANCE + SCORING}
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from dubito.labelling.device import (
     disagreement,
     one_line,
 )
-from dubito.labelling.noise import force_noise
+from dubito.config.label_noise import force_noise
 from dubito.labelling.pyscf_checks import check_basis, check_functional, core_potentials
 from dubito.labelling.scf_ladder import LADDER, climb
 

@@ -37,6 +37,31 @@ def rmse(predicted: ArrayLike, reference: ArrayLike) -> float:
     return float(np.sqrt(np.mean(error**2))) if error.size else float("nan")
 
 
+def rmse_relative_sd(predicted: ArrayLike, reference: ArrayLike, ptr: ArrayLike) -> float:
+    """Return the relative sampling error of an RMSE over groups of rows, which are the independent units.
+
+    The square of an RMSE is a ratio of sums over groups; its variance is that of a ratio estimator (Cochran, Sampling
+    Techniques, 1977, section 6.4), and a square root halves the relative error. NaN for fewer than two groups.
+
+    Parameters
+    ----------
+    predicted, reference : (N, ...) rows
+    ptr : (n + 1,) where the rows of each group begin; the last is N
+    """
+    error, edges = difference(predicted, reference), np.asarray(ptr, int)
+    groups = len(edges) - 1
+    if groups < 2 or not error.size:
+        return float("nan")
+    rows = (error**2).reshape(len(error), -1)
+    squares = np.add.reduceat(rows.sum(1), edges[:-1])
+    counts = np.diff(edges) * rows.shape[1]
+    total = squares.sum()
+    if total == 0:
+        return 0.0
+    rest = squares - total / counts.sum() * counts
+    return float(np.sqrt(groups / (groups - 1) * np.sum(rest**2)) / total / 2)
+
+
 def mae(predicted: ArrayLike, reference: ArrayLike) -> float:
     """Return the mean absolute error over all entries, in their unit."""
     error = difference(predicted, reference)

@@ -10,7 +10,7 @@ anywhere and which the compiled one is tested against.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, Self
 
 import torch
@@ -105,16 +105,20 @@ class Potential(nn.Module):
 
     def member(self, row: int) -> Potential:
         """Return a copy of one member as a potential of its own, with fixed weights."""
-        one = Potential(self.config, self.statistics, 1)
-        for mine, theirs in zip(one.parameters(), self.parameters(), strict=True):
-            mine.data.copy_(theirs.data[row : row + 1])
-        return one.to(next(self.parameters()).device).requires_grad_(False).eval()
+        return self.part([row])
 
-    def predict(self, structures: Structures) -> Prediction:
+    def part(self, rows: Sequence[int]) -> Potential:
+        """Return a copy of some members as a potential of its own, with fixed weights."""
+        some = Potential(self.config, self.statistics, len(rows))
+        for mine, theirs in zip(some.parameters(), self.parameters(), strict=True):
+            mine.data.copy_(theirs.data[list(rows)])
+        return some.to(next(self.parameters()).device).requires_grad_(False).eval()
+
+    def predict(self, structures: Structures, *, members: bool = False) -> Prediction:
         """Predict energies, forces and the members' spread; see :func:`dubito.model.predict.predict`."""
         from dubito.model.predict import predict
 
-        return predict(self, structures)
+        return predict(self, structures, members=members)
 
     def geometry(self, graph: Graph) -> Geometry:
         """Compute harmonics, splines and their derivatives for all pairs."""

@@ -20,7 +20,9 @@ def members_spread(values: Array) -> Array:
     return out
 
 
-def predict(potential: Potential, structures: Structures, atoms_per_chunk: int = 4096) -> Prediction:
+def predict(
+    potential: Potential, structures: Structures, atoms_per_chunk: int = 4096, *, members: bool = False
+) -> Prediction:
     """Predict with the mean of the members; uncertainties are their spread, not calibrated.
 
     The three components of an atom's force share one deviation, the root of the mean of their
@@ -29,7 +31,8 @@ def predict(potential: Potential, structures: Structures, atoms_per_chunk: int =
     Returns
     -------
     Prediction
-        ``uncertainty`` holds ``energy`` (n,) and ``energies`` (N,) in eV, ``forces`` (N, 3) in eV/Å.
+        ``uncertainty`` holds ``energy`` (n,) and ``energies`` (N,) in eV, ``forces`` (N, 3) in eV/Å. With
+        ``members`` also what each of them says of the forces.
     """
     if not len(structures):
         zero = np.zeros(0)
@@ -43,10 +46,11 @@ def predict(potential: Potential, structures: Structures, atoms_per_chunk: int =
             spread,
             stress=np.zeros((0, 6)),
             energy_ensemble=ensemble,
+            forces_ensemble=np.zeros((potential.n_members, 0, 3)) if members else None,
             latent=np.zeros((0, potential.config.n_latent)),
             features=np.zeros((0, potential.config.n_features)),
         )
-    parts = [_predict(potential, structures[rows]) for rows in chunks(structures.n_atoms, atoms_per_chunk)]
+    parts = [_predict(potential, structures[rows], members) for rows in chunks(structures.n_atoms, atoms_per_chunk)]
     if len(parts) == 1:
         return parts[0]
 
@@ -62,6 +66,7 @@ def predict(potential: Potential, structures: Structures, atoms_per_chunk: int =
         {key: np.concatenate([part.uncertainty[key] for part in parts]) for key in parts[0].uncertainty},
         stress=join("stress"),
         energy_ensemble=join("energy_ensemble"),
+        forces_ensemble=np.concatenate([p.forces_ensemble for p in parts], axis=1) if members else None,
         latent=join("latent"),
         features=join("features"),
     )
@@ -79,7 +84,7 @@ def chunks(n_atoms: Array, atoms_per_chunk: int) -> list[Array]:
     return out
 
 
-def _predict(potential: Potential, structures: Structures) -> Prediction:
+def _predict(potential: Potential, structures: Structures, members: bool) -> Prediction:
     device = next(potential.parameters()).device
     graph = build_graph(structures, potential.species, potential.config.r_max_angstrom, potential.dtype, device)
     result = potential.evaluate(graph)
@@ -110,6 +115,7 @@ def _predict(potential: Potential, structures: Structures) -> Prediction:
         },
         stress=_stress(numpy(result.virial).mean(axis=0), numpy(graph.volume)),
         energy_ensemble=(residual + per_structure).T,
+        forces_ensemble=forces if members else None,
         latent=numpy(result.latent[0]),
         features=numpy(result.features[0]),
     )

@@ -45,13 +45,15 @@ class Chart:
     description: str
     title: str = ""
     small: bool = False
+    half: bool = False
 
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph."""
+    """A paragraph: a finding, or, ``plain``, what qualifies one."""
 
     text: str
+    plain: bool = False
     kind: str = "text"
 
 
@@ -85,3 +87,5 @@ class Verdict:
     reason: str
     figures: Sequence[tuple[str, str, str]]
     limits: Sequence[str] = field(default_factory=tuple)
+    # What a reader must know before anything else, such as that a bound no longer holds.
+    warnings: Sequence[str] = field(default_factory=tuple)

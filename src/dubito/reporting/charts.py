@@ -43,7 +43,7 @@ TALL, SMALL = 340, 170
 _BARRIER = "barrier error (meV)"
 
 
-def _finish(chart: Any, height: int) -> Spec:
+def finish(chart: Any, height: int) -> Spec:
     """Return the specification; its schema is checked in tests, since checking is most of the time."""
     spec: Spec = chart.properties(width="container", height=height).to_dict(validate=False)
     spec.pop("config", None)
@@ -73,7 +73,7 @@ def learning_curve(rows: Rows, names: Sequence[str]) -> Spec:
         color=color,
         tooltip=["set:N", "iteration:Q", "labels:Q", alt.Tooltip("rmse:Q", format=".3~g")],
     )
-    return _finish(chart.mark_line() + chart.mark_point(filled=True, size=70, opacity=1).encode(shape=shape), TALL)
+    return finish(chart.mark_line() + chart.mark_point(filled=True, size=70, opacity=1).encode(shape=shape), TALL)
 
 
 def profile(rows: Rows, domain: tuple[float, float], axis_title: str, *, small: bool) -> Spec:
@@ -106,7 +106,7 @@ def profile(rows: Rows, domain: tuple[float, float], axis_title: str, *, small: 
     layers.append(of(base.mark_line(strokeWidth=2, clip=True).encode(y=energy("predicted")), names[1]))
     dots = base.mark_point(filled=True, size=25 if small else 60, opacity=1)
     layers.append(of(dots.encode(y=energy("reference"), tooltip=tooltip), names[0]))
-    return _finish(alt.layer(*layers), SMALL if small else TALL)
+    return finish(alt.layer(*layers), SMALL if small else TALL)
 
 
 def barrier_errors(rows: Rows) -> Spec:
@@ -130,7 +130,7 @@ def barrier_errors(rows: Rows) -> Spec:
         y=alt.Y("error:Q", title=_BARRIER),
         tooltip=["iteration:O", alt.Tooltip("error:Q", format="+.3~g")],
     )
-    return _finish(alt.layer(*layers, points), 200)
+    return finish(alt.layer(*layers, points), 200)
 
 
 def parity(rows: Rows, names: Sequence[str], domain: tuple[float, float], unit: str) -> Spec:
@@ -149,13 +149,13 @@ def parity(rows: Rows, names: Sequence[str], domain: tuple[float, float], unit: 
             shape=shape,
         )
     )
-    return _finish(_diagonal(domain, "reference", "predicted") + points, TALL)
+    return finish(_diagonal(domain, "reference", "predicted") + points, TALL)
 
 
 def parity_density(rows: Rows, domain: tuple[float, float], unit: str) -> Spec:
     """Prediction against reference as counts; rows ``x0, x1, y0, y1, n``."""
     scale = {"domain": list(domain), "nice": False}
-    return _finish(
+    return finish(
         _density(rows, scale, f"reference ({unit})", f"prediction ({unit})") + _diagonal(domain, "x0", "y0"), TALL
     )
 
@@ -175,14 +175,14 @@ def doubt(rows: Rows, names: Sequence[str], domain: tuple[float, float]) -> Spec
             shape=shape,
         )
     )
-    return _finish(_diagonal(domain, "uncertainty", "error") + points, TALL)
+    return finish(_diagonal(domain, "uncertainty", "error") + points, TALL)
 
 
 def doubt_density(rows: Rows, domain: tuple[float, float]) -> Spec:
     """Force error against uncertainty as counts, log-log; rows ``x0, x1, y0, y1, n``."""
     scale = {"type": "log", "domain": list(domain), "nice": False}
     chart = _density(rows, scale, "force uncertainty (meV/Å)", "force error (meV/Å)")
-    return _finish(chart + _diagonal(domain, "x0", "y0"), TALL)
+    return finish(chart + _diagonal(domain, "x0", "y0"), TALL)
 
 
 def method_values(rows: Rows, order: Sequence[str], iterations: Sequence[str]) -> Spec:
@@ -211,7 +211,7 @@ def method_values(rows: Rows, order: Sequence[str], iterations: Sequence[str]) -
         ],
     )
     chance = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color="#555555", strokeDash=[4, 3]).encode(x="zero:Q")
-    return _finish(alt.layer(chance, intervals, points), max(120, 14 * (1 + len(iterations)) * len(order)))
+    return finish(alt.layer(chance, intervals, points), max(120, 14 * (1 + len(iterations)) * len(order)))
 
 
 def stage_bars(rows: Rows) -> Spec:
@@ -227,7 +227,7 @@ def stage_bars(rows: Rows) -> Spec:
             tooltip=["stage:N", alt.Tooltip("wall_s:Q", format=".3~g"), alt.Tooltip("cpu_s:Q", format=".3~g")],
         )
     )
-    return _finish(chart, 26 * max(2, len(rows)))
+    return finish(chart, 26 * max(2, len(rows)))
 
 
 def _log(domain: tuple[float, float]) -> Any:

@@ -79,6 +79,18 @@ class Iteration:
         return found
 
     @property
+    def certificate(self) -> Mapping[str, Any] | None:
+        """What may be accepted at which risk; None in iteration 0, without a control slice, or of an older dubito."""
+        found: Mapping[str, Any] | None = self.metrics.get("certificate")
+        return found or None
+
+    @property
+    def plan(self) -> Mapping[str, Any] | None:
+        """Where the learning curve leads; None before three points, or of an older dubito."""
+        found: Mapping[str, Any] | None = self.decision.get("plan")
+        return found or None
+
+    @property
     def known_labels(self) -> int:
         """Labels the model of this iteration knew: its control structures are learnt in the next one."""
         labels = self.metrics["labels"]
@@ -180,7 +192,7 @@ def _iteration(where: Path, index: int, config: Config) -> Iteration:
     shards = [where / "labels" / f"shard_{shard:03d}.h5" for shard in range(int(manifest.get("n_shards", 0)))]
     profiles = [where / "predictions" / f"profile_{profile.name}.h5" for profile in config.evaluation.profiles]
     selected = where / "selected.h5"
-    stops, walkers = _stops(_present(where / "pool" / f"job_{job}.h5" for job in range(config.sampling.sampler.n_jobs)))
+    stops, walkers = _stops(_present(where / "pool" / f"job_{job}.h5" for job in range(config.sampling.n_jobs)))
     metrics = read_object(where / "metrics.json", labels=dict)
     driver = str(metrics.get("method") or config.uncertainty.first_driver)
     return Iteration(

@@ -8,7 +8,18 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dubito.reporting import charts, doubt, learning, methods, parity, process, profiles
+from dubito.reporting import (
+    certificate,
+    charts,
+    choosing,
+    doubt,
+    learning,
+    methods,
+    parity,
+    planning,
+    process,
+    profiles,
+)
 from dubito.reporting.blocks import Figure, Section
 from dubito.reporting.bundle import vega_bundle
 from dubito.reporting.collect import Campaign
@@ -18,13 +29,16 @@ from dubito.reporting.verdict import verdict
 def sections(campaign: Campaign) -> list[Section]:
     """Return the sections of the page in order."""
     return [
+        certificate.certificate(campaign),
+        planning.planning(campaign),
         learning.learning_curve(campaign),
         profiles.energy_profiles(campaign),
         parity.parity(campaign),
         doubt.doubt(campaign),
         methods.methods(campaign),
-        process.selected(campaign),
         process.exploring(campaign),
+        choosing.choosing(campaign),
+        process.selected(campaign),
         process.failures(campaign),
         process.cost(campaign),
         process.settings(campaign),

@@ -71,6 +71,8 @@ def _nothing_measured(folder: Path, iteration: int, config: Mapping[str, Any]) -
             "tolerance_ev_per_angstrom": selection["force_tolerance_ev_per_angstrom"],
             "risk": selection["risk"],
         },
+        "certificate": None,
+        "plan": None,
         "cost": hours(stage_costs(read(folder / "progress.jsonl"), iteration), reports),
         "physics": {},
     }

@@ -54,13 +54,12 @@ def selected(campaign: Campaign) -> Section:
 
 
 def exploring(campaign: Campaign) -> Section:
-    """Return the section on why walkers stopped and candidates were rejected."""
+    """Return the section on why walkers stopped."""
     explored = [iteration for iteration in campaign.iterations if iteration.index > 0]
     if not explored:
         return Section("exploring", "Exploring", [Text("Exploring starts in iteration 1.")])
     last = explored[-1]
     stops = sorted({reason for iteration in explored for reason in iteration.stops})
-    rejections = sorted({reason for iteration in explored for reason in iteration.manifest.get("rejected", {})})
     blocks: list[Block] = [Text(_exploring_finding(last.index, last.stops))]
     header = ("reason", *(f"iteration {iteration.index}" for iteration in explored))
     if stops:
@@ -72,16 +71,6 @@ def exploring(campaign: Campaign) -> Section:
                 note="Walkers by reason and iteration.",
             )
         )
-    rows = [("candidates", *(f"{i.manifest.get('n_candidates', 0):,}" for i in explored))]
-    rows += [
-        (f"rejected: {_spaced(r)}", *(f"{i.manifest.get('rejected', {}).get(r, 0):,}" for i in explored))
-        for r in rejections
-    ]
-    rows.append(("selected", *(f"{i.manifest.get('n_selected', 0):,}" for i in explored)))
-    rows.append(("of them control", *(f"{i.manifest.get('n_control', 0):,}" for i in explored)))
-    blocks.append(
-        Table("What became of the candidates", header, rows, note="One line per rejection in iter_*/rejected.csv.")
-    )
     return Section("exploring", "Exploring", blocks)
 
 

@@ -28,6 +28,7 @@ def summarise(campaign: Campaign) -> dict[str, Any]:
 
     ``iterations`` counts the evaluated iterations, the first (which labels the initial structures)
     included, so that it is the length of the lists under ``physics``. ``driver`` is the uncertainty method that drives.
+    ``certificate`` and ``plan`` are null before there is one.
     """
     history = [iteration.metrics for iteration in campaign.iterations]
     decision, last = campaign.last.decision, history[-1]
@@ -46,12 +47,30 @@ def summarise(campaign: Campaign) -> dict[str, Any]:
         _FORCE: value,
         "force_rmse_set": name,
         "miss_rate": {key: last["miss_rate"][key] for key in _MISS},
+        "certificate": _certificate(campaign.last.certificate),
+        "plan": _plan(campaign.last.plan),
         "cost": hours(campaign.costs, reports, campaign.reference_cpu_s),
         "physics": _physics(history),
     }
 
 
 _MISS = ("value", "low", "high", "tolerance_ev_per_angstrom", "risk")
+
+
+def _certificate(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what counts of the latest certificate; ``bound`` is on the expected share of wrong ones."""
+    if found is None:
+        return None
+    drift = found.get("drift") or {}
+    kept = {key: found[key] for key in ("holds", "accepted_fraction", "bound")}
+    return kept | {"drifted": bool(drift.get("drifted", False))}
+
+
+def _plan(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return how many labels the target takes (null: farther than is forecast), and whether it can be reached."""
+    if found is None:
+        return None
+    return {key: found[key] for key in ("labels_to_target", "probability_unreachable")}
 
 
 def _physics(history: list[Mapping[str, Any]]) -> dict[str, list[float | None]]:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from dubito.metrics.binomial import trials_to_bound
 from dubito.reporting.blocks import Verdict
+from dubito.reporting.certificate import drift_words
+from dubito.reporting.certificate_limits import certificate_limits
 from dubito.reporting.collect import Campaign
 from dubito.reporting.summary import force_rmse
-from dubito.reporting.words import MISSING, count, milli, percent
+from dubito.reporting.words import MISSING, count, milli, percent, setting
 
 HEADLINES = {
     "running": "Running",
@@ -31,8 +32,9 @@ def verdict(campaign: Campaign) -> Verdict:
         state=state if state in HEADLINES else "running",
         headline=HEADLINES.get(state, state),
         reason=reason,
-        figures=[_labels(campaign), _force(campaign), *_barriers(campaign), _miss(campaign.last.metrics["miss_rate"])],
+        figures=[_labels(campaign), _force(campaign), *_barriers(campaign), *_certificate(campaign)],
         limits=_limits(campaign),
+        warnings=[words for words in (drift_words(campaign.last),) if words],
     )
 
 
@@ -66,6 +68,18 @@ def _barriers(campaign: Campaign) -> list[tuple[str, str, str]]:
     ]
 
 
+def _certificate(campaign: Campaign) -> list[tuple[str, str, str]]:
+    """Return the share that may be accepted, where there is a certificate, and the miss rate."""
+    metrics, found = campaign.last.metrics, campaign.last.certificate
+    if found is None:
+        return [_miss(metrics["miss_rate"])]
+    tolerance = f"force error above {milli(found['tolerance_ev_per_angstrom'])} meV/Å"
+    note = f"at most {percent(found['bound'])} of them expected to have a {tolerance}"
+    if not found["accepted_fraction"]:
+        note = f"no threshold keeps the risk of {setting(found['risk'])} of a {tolerance}"
+    return [("Accepted of the pool", percent(found["accepted_fraction"]), note), _miss(metrics["miss_rate"])]
+
+
 def _miss(miss: Mapping[str, Any]) -> tuple[str, str, str]:
     tolerance = f"force error above {milli(miss['tolerance_ev_per_angstrom'])} meV/Å"
     if not miss["n_accepted"]:
@@ -77,30 +91,10 @@ def _miss(miss: Mapping[str, Any]) -> tuple[str, str, str]:
 def _limits(campaign: Campaign) -> list[str]:
     """Say what the numbers do not show."""
     metrics, config = campaign.last.metrics, campaign.config
-    miss, limits = metrics["miss_rate"], []
-    if campaign.last.decision.get("state") != "certified":
-        needed = trials_to_bound(miss["risk"])
-        n = miss["n_accepted"]
-        controls = count(n, "accepted control structure")
-        if n < needed:
-            limits.append(
-                f"Not certified: {controls} {'is' if n == 1 else 'are'} too few to bound the miss rate by "
-                f"{percent(miss['risk'])} with 95 % confidence; that takes at least {needed} without a single miss."
-            )
-        else:
-            limits.append(
-                f"Not certified: {controls} bound the miss rate only by {percent(miss['high'])}, "
-                f"above the stated risk of {percent(miss['risk'])}."
-            )
-    if miss.get("n_control_failed"):
-        limits.append(
-            f"{count(miss['n_control_failed'], 'control structure')} could not be labelled and can't be judged."
-        )
-    limits += _blind(campaign)
-    temperatures = config.sampling.sampler.temperatures_K
+    limits = [*certificate_limits(campaign), *_blind(campaign)]
     limits.append(
-        f"All of this holds for structures like those that {config.sampling.sampler.kind} sampling visits at "
-        f"{', '.join(f'{t:g}' for t in temperatures)} K, not for other compositions or reactions."
+        f"All of this holds for structures like those that exploring visits ({config.sampling.words}), not for other "
+        "compositions or reactions."
     )
     if "test" not in metrics["errors"]:
         limits.append(

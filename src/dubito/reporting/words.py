@@ -35,6 +35,11 @@ def percent(value: float | None) -> str:
     return f"{100 * value:.1f} %" if 0 < abs(value) < 0.1 else f"{100 * value:.0f} %"
 
 
+def setting(value: float) -> str:
+    """Return a share that somebody chose as a percentage, without digits that nobody wrote."""
+    return f"{100 * value:.6g} %"
+
+
 def seconds(value: float) -> str:
     """Return a duration in the unit that suits it."""
     if value < 120:

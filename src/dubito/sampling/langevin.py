@@ -14,21 +14,23 @@ import numpy as np
 
 from dubito.config.sampling import LangevinConfig
 from dubito.config.sanity import SanityConfig
-from dubito.core.errors import DataError, ModelError
+from dubito.core.errors import ModelError
 from dubito.core.logs import get_logger
-from dubito.core.random import generator
 from dubito.data.prediction import Prediction
 from dubito.data.sanity import REASONS, SanityCheck, Verdict
 from dubito.data.structures import Array, Structures
 from dubito.metrics.reduce import worst_atom
-from dubito.sampling.base import Sampled
+from dubito.sampling.base import COMPLETED, Sampled
+from dubito.sampling.starts import sane_starts
 from dubito.sampling.walkers import Walkers
 from dubito.uncertainty.base import Predictor
 
 log = get_logger(__name__)
 
 UNCERTAINTY = "uncertainty"
-COMPLETED = "completed"
+# Biased walkers draw the same numbers: jobs are numbered through all samplers, so no two walkers share a stream, and
+# walkers with and without a bias can be compared in pairs.
+_STREAM = "langevin"
 STOPS = (UNCERTAINTY, COMPLETED, *REASONS)
 
 
@@ -55,7 +57,7 @@ class LangevinSampler:
             When the method gives no force uncertainty.
         """
         check = SanityCheck(self.sanity, labelled)
-        starts = self._starts(labelled, check, seed, iteration, job)
+        starts = sane_starts(labelled, check, self.config.n_walkers, seed, _STREAM, iteration, job)
         ladder, n = self.config.temperatures_K, self.config.n_walkers
         temperatures = [ladder[(job * n + w) % len(ladder)] for w in range(n)]
         walkers = Walkers.start(
@@ -63,32 +65,22 @@ class LangevinSampler:
             temperatures,
             timestep_fs=self.config.timestep_fs,
             friction_per_fs=self.config.friction_per_fs,
-            scope=(seed, self.name, iteration, job),
+            scope=(seed, _STREAM, iteration, job),
         )
-        flight = _Flight(self.config, predictor, check, walkers)
-        flight.run()
+        flight = self.fly(predictor, check, walkers)
         counts = {reason: flight.stops[reason] for reason in STOPS if flight.stops[reason]}
         log.info("%d walkers made %d steps and %d candidates; %s", n, flight.steps, len(flight.rows), counts)
-        return Sampled(flight.candidates(starts, temperatures, iteration, job), counts, flight.steps, n)
+        labels = [f"{self.name}_{kelvin:g}K" for kelvin in temperatures]
+        return Sampled(flight.candidates(starts, labels, iteration, job), counts, flight.steps, n)
 
-    def _starts(self, labelled: Structures, check: SanityCheck, seed: int, iteration: int, job: int) -> Structures:
-        """Return random sane labelled structures, all different where there are enough."""
-        known = labelled[labelled.is_labelled]
-        verdict = check.check(known, energy=known.energy, forces=known.forces)
-        sane = np.flatnonzero(verdict.sane)
-        if not len(sane):
-            raise DataError(
-                f"None of the {len(known)} labelled structures is inside the sane region "
-                f"({dict(Counter(verdict.reasons))}), so there is nowhere to start exploring from. "
-                "Widen sampling.sanity (for several molecules raise max_fragments)."
-            )
-        rng = generator(seed, self.name, iteration, job, "starts")
-        n = self.config.n_walkers
-        rounds = [rng.permutation(sane) for _ in range(-(-n // len(sane)))]
-        return known[np.concatenate(rounds)[:n]]
+    def fly(self, predictor: Predictor, check: SanityCheck, walkers: Walkers) -> Flight:
+        """Propagate walkers to their end."""
+        flight = Flight(self.config, predictor, check, walkers)
+        flight.run()
+        return flight
 
 
-class _Flight:
+class Flight:
     """One run of a batch of walkers, with what it saves and why its walkers stop."""
 
     def __init__(self, config: LangevinConfig, predictor: Predictor, check: SanityCheck, walkers: Walkers) -> None:
@@ -103,8 +95,7 @@ class _Flight:
     def run(self) -> None:
         """Propagate until no walker is left or all steps are done."""
         config, walkers = self.config, self.walkers
-        prediction = self.predictor.predict(walkers.structures)
-        walkers.forces = prediction.forces
+        prediction, walkers.forces = self.evaluate()
         self._judge(prediction, 0)
         tenth = max(1, config.n_steps // 10)
         for step in range(1, config.n_steps + 1):
@@ -114,8 +105,8 @@ class _Flight:
             self._drift(step)
             if not len(walkers):
                 return
-            prediction = self.predictor.predict(walkers.structures)
-            walkers.kick(prediction.forces)
+            prediction, forces = self.evaluate()
+            walkers.kick(forces)
             self._judge(prediction, step)
             if step % config.save_every_steps == 0 or step == config.n_steps:
                 for i in range(len(walkers)):
@@ -123,6 +114,11 @@ class _Flight:
             if step % tenth == 0:
                 log.info("step %d of %d: %d walkers on their way", step, config.n_steps, len(walkers))
         self.stops[COMPLETED] += len(walkers)
+
+    def evaluate(self) -> tuple[Prediction, Array]:
+        """Return the prediction, which judges the walkers, and the forces (N, 3) eV/Å that move them."""
+        prediction = self.predictor.predict(self.walkers.structures)
+        return prediction, prediction.forces
 
     def _drift(self, step: int) -> None:
         """Move; walkers whose geometry is no longer sane leave before anything is predicted."""
@@ -174,8 +170,8 @@ class _Flight:
             self.rows.append((walker, step))
             self.positions.append(positions[ptr[i] : ptr[i + 1]].copy())
 
-    def candidates(self, starts: Structures, temperatures: list[float], iteration: int, job: int) -> Structures:
-        """Return what was saved, walker by walker in the order of time."""
+    def candidates(self, starts: Structures, labels: list[str], iteration: int, job: int) -> Structures:
+        """Return what was saved, walker by walker in the order of time; ``labels`` name each walker's sampler."""
         if not self.rows:
             return Structures.empty()
         order = sorted(range(len(self.rows)), key=lambda k: self.rows[k])
@@ -186,6 +182,6 @@ class _Flight:
             origin__source="explore_structures",
             origin__iteration=iteration,
             origin__parent=[ids[w] for w in number],
-            origin__sampler=[f"langevin_{temperatures[w]:g}K" for w in number],
+            origin__sampler=[labels[w] for w in number],
             origin__trajectory=[f"iter{iteration:03d}_job{job}_walker{w}" for w in number],
         )

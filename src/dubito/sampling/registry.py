@@ -8,15 +8,37 @@ from dubito.config.sampling import SamplingConfig
 from dubito.core.plugins import Registry
 from dubito.sampling.base import Sampler
 
-SAMPLERS = Registry("sampler", {"langevin": "dubito.sampling.langevin:LangevinSampler"}, "dubito.samplers")
+SAMPLERS = Registry(
+    "sampler",
+    {
+        "langevin": "dubito.sampling.langevin:LangevinSampler",
+        "biased_langevin": "dubito.sampling.biased:BiasedLangevinSampler",
+        "adversarial": "dubito.sampling.adversarial:AdversarialSampler",
+        "normal_modes": "dubito.sampling.normal_modes:NormalModesSampler",
+        "rattle": "dubito.sampling.rattle:RattleSampler",
+        "dihedral_scan": "dubito.sampling.dihedral_scan:DihedralScanSampler",
+    },
+    "dubito.samplers",
+)
 
 
 def make_sampler(config: SamplingConfig) -> Sampler:
-    """Return the configured sampler.
+    """Return the first sampler of a configuration; that of a job has only one.
 
     Raises
     ------
     ConfigError
         When no sampler has this name.
     """
-    return cast(Sampler, SAMPLERS.load(config.sampler.kind)(config.sampler, config.sanity))
+    return make_samplers(config)[0]
+
+
+def make_samplers(config: SamplingConfig) -> list[Sampler]:
+    """Return all samplers of a configuration, in order.
+
+    Raises
+    ------
+    ConfigError
+        When no sampler has one of the names.
+    """
+    return [cast(Sampler, SAMPLERS.load(sampler.kind)(sampler, config.sanity)) for sampler in config.samplers]

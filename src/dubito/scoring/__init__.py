@@ -1,1 +1,1 @@
-"""Adaptive scoring: the full ensemble only where it could change the decision."""
+"""Adaptive scoring: a cheap score of one member first, all members only where they could change the decision."""

@@ -10,9 +10,13 @@ from dubito.selection.base import Selector
 SELECTORS = Registry(
     "selector",
     {
-        "top_uncertainty": "dubito.selection.selectors:TopUncertainty",
-        "farthest_point": "dubito.selection.selectors:FarthestPoint",
-        "random": "dubito.selection.selectors:RandomSelector",
+        "top_uncertainty": "dubito.selection.top_uncertainty:TopUncertainty",
+        "farthest_point": "dubito.selection.farthest_point:FarthestPoint",
+        "random": "dubito.selection.random_selector:RandomSelector",
+        "threshold_window": "dubito.selection.threshold_window:ThresholdWindow",
+        "clustered_top": "dubito.selection.clustered_top:ClusteredTop",
+        "max_det": "dubito.selection.max_det:MaxDet",
+        "lcmd": "dubito.selection.lcmd:LargestClusterMaximumDistance",
     },
     "dubito.selectors",
 )

@@ -32,17 +32,17 @@ def predict_files(load: Callable[[], Say], sources: list[Path], output: Path, at
     StorageError
         When the file system refuses; an older output stays as it was.
     """
-    n, n_atoms, total, columns = _survey(sources)
+    n, n_atoms, total, columns = survey(sources)
     with stream_structures(output, n=n, n_atoms=n_atoms, columns=columns, attributes=attributes) as writer:
         if n:
             say = load()
-            with closing(_read(sources)) as parts:
+            with closing(read_pieces(sources)) as parts:
                 for part in track(parts, total, "predicting (pieces)"):
                     writer.append(part, say(part))
     return n
 
 
-def _survey(sources: list[Path]) -> tuple[int, int, int, set[str]]:
+def survey(sources: list[Path]) -> tuple[int, int, int, set[str]]:
     """Return the number of structures, atoms and pieces, and the columns that any source has."""
     n, n_atoms, total, columns = 0, 0, 0, set[str]()
     for path in sources:
@@ -53,7 +53,8 @@ def _survey(sources: list[Path]) -> tuple[int, int, int, set[str]]:
     return n, n_atoms, total, columns
 
 
-def _read(sources: list[Path]) -> Generator[Structures]:
+def read_pieces(sources: list[Path]) -> Generator[Structures]:
+    """Yield the structures of all sources, in order, in pieces of bounded size."""
     for path in sources:
         with StructuresReader(path) as reader:
             for piece in pieces(reader.n_atoms, PIECE_STRUCTURES, PIECE_ATOMS):

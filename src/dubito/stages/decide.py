@@ -8,9 +8,14 @@ from typing import Any
 
 from dubito.config.campaign import CampaignConfig
 from dubito.config.labelling import LabellingConfig
+from dubito.config.planning import PlanningConfig
 from dubito.config.selection import SelectionConfig
+from dubito.core import progress
 from dubito.core.errors import DataError
 from dubito.core.files import read_json, write_json
+from dubito.planning.stop import ITERATIONS, why_stalled
+from dubito.stages._certified import certified, certified_since, is_by_certificate, lacking
+from dubito.stages._planning import Outlook, outlook, prices
 from dubito.stages._way_on import RETRY
 
 RUNNING = "running"
@@ -26,16 +31,21 @@ def run(
     labelling: LabellingConfig,
     method: str = "ensemble",
     driver: Path | None = None,
+    planning: PlanningConfig | None = None,
+    shard_reports: list[Path] | None = None,
 ) -> str:
     """Write ``decision.json`` of the latest iteration.
 
     The first rule that applies decides: paused, budget spent, certified, stalled, max_iterations,
-    else running. ``acquire_with`` says which uncertainty method drives the next iteration, and why.
+    else running. ``acquire_with`` says which uncertainty method drives the next iteration, and why; ``plan`` what more
+    labels would bring (null before three points), ``certified_since`` the first iteration of the run in which the
+    certificate has held up to now.
 
     Parameters
     ----------
     method : ``uncertainty.acquire_with``
     driver : what ``choose_driver`` wrote; None: the configuration names the method
+    shard_reports : of all iterations, for the price of a label; it changes no decision
 
     Raises
     ------
@@ -49,10 +59,16 @@ def run(
             f"Metrics are of iterations {[m['iteration'] for m in history]}, manifests of "
             f"{[m['iteration'] for m in plans]}; deciding needs both of every iteration so far."
         )
-    state, reason = decide(history, plans, campaign, selection, labelling)
+    planning = planning or PlanningConfig()
+    # A campaign is the folder that the folder of the iteration lies in.
+    events = progress.read(output.parent.parent / "progress.jsonl")
+    costs = prices(history, [read_json(path) for path in shard_reports or []], events)
+    ahead = outlook(history, plans, campaign, selection, planning, costs)
+    state, reason = decide(history, plans, campaign, selection, labelling, planning, ahead)
     iteration = int(history[-1]["iteration"])
     decision = {"stop": state != RUNNING, "state": state, "reason": reason, "iteration": iteration}
-    write_json(output, decision | {"acquire_with": _acquire_with(method, driver, iteration)})
+    decision |= {"acquire_with": _acquire_with(method, driver, iteration)}
+    write_json(output, decision | {"certified_since": certified_since(history), "plan": ahead.plan})
     return f"{state}: {reason}"
 
 
@@ -78,28 +94,44 @@ def decide(
     campaign: CampaignConfig,
     selection: SelectionConfig,
     labelling: LabellingConfig,
+    planning: PlanningConfig | None = None,
+    ahead: Outlook | None = None,
 ) -> tuple[str, str]:
     """Return the state after the last iteration and the reason for it.
+
+    Campaigns of before, whose metrics know no certificate, are decided as they were: by the miss rate alone.
 
     Parameters
     ----------
     history, plans : metrics and manifests of all iterations, in order
+    ahead : what more labels would bring; None: nothing is known
     """
     metrics, manifest = history[-1], plans[-1]
+    planning, ahead = planning or PlanningConfig(), ahead or Outlook([], None)
     iteration, total = int(metrics["iteration"]), int(metrics["labels"]["total"])
+    is_last = iteration >= campaign.max_iterations
+    # A certificate that holds is to be confirmed or outlived; campaigns of before never stopped for a flat curve.
+    may_be_flat = "certificate" in metrics and certified_since(history) is None
+    missing = ""
+    if is_by_certificate(metrics):
+        yes = certified(history, ahead.plan, planning, selection, is_last=is_last)
+        missing = lacking(history, ahead.plan, planning, selection)
+    else:
+        yes = _certified(metrics["miss_rate"], selection)
     for state, reason in (
         ("paused", _paused(metrics, labelling)),
         ("budget_spent", _budget(history, plans, campaign)),
-        ("certified", _certified(metrics["miss_rate"], selection)),
-        ("stalled", _stalled(iteration, manifest)),
+        ("certified", yes),
+        ("stalled", _stalled(iteration, manifest) or (_flat(ahead) if may_be_flat else None)),
         ("max_iterations", _last(iteration, total, campaign)),
     ):
         if reason is not None:
-            return state, reason
-    return RUNNING, (
-        f"Iteration {iteration} of {campaign.max_iterations} is done with {total} labels, "
-        f"and the miss rate {_bound(metrics['miss_rate'])}, so another batch is worth its labels."
-    )
+            says_more = missing and state in ("budget_spent", "max_iterations")
+            return state, f"{reason} {missing}" if says_more else reason
+    done = f"Iteration {iteration} of {campaign.max_iterations} is done with {total} labels"
+    if missing:
+        return RUNNING, f"{done}. {missing}"
+    return RUNNING, f"{done}, and the miss rate {_bound(metrics['miss_rate'])}, so another batch is worth its labels."
 
 
 def _paused(metrics: Mapping[str, Any], labelling: LabellingConfig) -> str | None:
@@ -151,6 +183,29 @@ def _stalled(iteration: int, manifest: Mapping[str, Any]) -> str | None:
         cause = max(sorted(rejected), key=lambda name: rejected[name])
         text += f"; {sum(rejected.values())} were rejected, most often as '{cause}' ({rejected[cause]})"
     return text + ". Widen the sampling or the sane region to go on."
+
+
+def _flat(ahead: Outlook) -> str | None:
+    """Say that labels no longer lower the error, and what limits it."""
+    plan, why = ahead.plan, why_stalled(ahead.points, ahead.plan)
+    if plan is None or why is None:
+        return None
+    before, last = ahead.points[-1 - ITERATIONS], ahead.points[-1]
+    text = (
+        f"The force error has not fallen over the last {ITERATIONS} iterations ({1000 * before.error:.0f} meV/Å with "
+        f"{before.labels} labels, {1000 * last.error:.0f} with {last.labels})"
+    )
+    if why == "training":
+        return (
+            f"{text}, and structures trained on are hardly better known than others (error ratio "
+            f"{plan['train_test_ratio']:.2f}): training is the limit, not labels. Train longer "
+            "(training.max_epochs) or a larger network (model), and start again."
+        )
+    return (
+        f"{text}, and the chance that the next batch lowers it by 5 % is {plan['probability_of_5_percent']:.0%}: more "
+        "labels of this kind hardly help. Another sampling, a longer training or a larger network may; to go on all "
+        "the same, raise selection.n_select and start again."
+    )
 
 
 def _last(iteration: int, total: int, campaign: CampaignConfig) -> str | None:

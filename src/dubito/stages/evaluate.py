@@ -17,14 +17,13 @@ from dubito.data.store import read_structures
 from dubito.data.structures import Structures
 from dubito.metrics.binomial import clopper_pearson
 from dubito.metrics.calibration import coverage, miscalibration_area
-from dubito.metrics.errors import mae, max_error, per_atom, rmse
+from dubito.metrics.errors import mae, max_error, per_atom, rmse, rmse_relative_sd
 from dubito.metrics.profile import EnergyProfile
 from dubito.metrics.ranking import spearman
 from dubito.metrics.reduce import atom_norm
 from dubito.reporting.evaluated import Evaluated, join_labels, read_evaluated, read_profile
 from dubito.stages._bakeoff import bakeoff, costs_of
-
-CONTROL = "control"
+from dubito.stages._certificate import CONTROL, certificate_of, miss_rate_of
 
 
 def run(
@@ -43,6 +42,7 @@ def run(
     selection: SelectionConfig,
     batch: Path | None = None,
     fits: list[Path] | None = None,
+    previous: Path | None = None,
     seed: int = 0,
 ) -> str:
     """Write ``metrics.json`` of one iteration.
@@ -55,6 +55,7 @@ def run(
     method : whose word counts where the manifest names no other, that drove this iteration
     batch : the selected structures with what all methods said of them; None: ``selected`` has it of the only one
     fits : what fitting the methods that judged the batch cost
+    previous : ``metrics.json`` of the iteration before
 
     Raises
     ------
@@ -62,19 +63,19 @@ def run(
         When files that belong together don't (ids, predictions, manifest).
     """
     data = read_structures(dataset)
-    reports = [read_json(path) for path in shard_reports]
     new = join_labels(selected if batch is None else batch, shards)
     said = read_json(manifest)
     method = said.get("method") or method
-    curves = [read_profile(path, method) for path in profiles]
     sets = _sets(data, predictions, profiles, test, new if iteration > 0 else None)
+    certificate = certificate_of(sets.get(CONTROL), said, method, selection, previous, seed=seed)
     metrics = {
         "iteration": iteration,
-        "labels": _labels(data, len(new), reports),
-        "errors": {name: errors_of(part, method) for name, part in sets.items()},
+        "labels": _labels(data, len(new), [read_json(path) for path in shard_reports]),
+        "errors": _errors(sets, method),
         "uncertainty": _uncertainties(sets),
-        "miss_rate": _miss_rate(sets.get(CONTROL), said, method, selection),
-        "physics": {curve.name: barrier_of(curve) for curve in curves},
+        "miss_rate": miss_rate_of(certificate) or _miss_rate(sets.get(CONTROL), said, method, selection),
+        "certificate": certificate,
+        "physics": {curve.name: barrier_of(curve) for curve in (read_profile(path, method) for path in profiles)},
         "method": method,
         "bakeoff": bakeoff(
             {name: sets[name] for name in ("new", CONTROL) if name in sets},
@@ -120,6 +121,15 @@ def _labels(data: Structures, new: int, reports: Sequence[Mapping[str, Any]]) ->
     }
 
 
+def _errors(sets: Mapping[str, Evaluated], method: str) -> dict[str, dict[str, Any]]:
+    """Return the errors of all sets; of the control slice also the worst of each structure, for the planner."""
+    found: dict[str, dict[str, Any]] = {name: errors_of(part, method) for name, part in sets.items()}
+    if CONTROL in sets:
+        worst = sets[CONTROL].worst_force_error(method)
+        found[CONTROL]["worst_force_errors"] = [w if math.isfinite(w) else None for w in worst.tolist()]
+    return found
+
+
 def errors_of(part: Evaluated, method: str) -> dict[str, float | int]:
     """Return the errors of one set: energies per atom and in total, forces by component."""
     said, n_atoms = part.means(method), part.structures.n_atoms
@@ -133,6 +143,7 @@ def errors_of(part: Evaluated, method: str) -> dict[str, float | int]:
         "energy_mae_ev_per_atom": mae(*shares),
         "energy_rmse_ev": rmse(energy, reference),
         "force_rmse_ev_per_angstrom": rmse(*forces),
+        "force_rmse_relative_sd": rmse_relative_sd(*forces, part.structures.ptr),
         "force_mae_ev_per_angstrom": mae(*forces),
         "force_max_ev_per_angstrom": max_error(*forces),
     }
@@ -171,8 +182,9 @@ def _miss_rate(
 ) -> dict[str, Any]:
     """Return the share of trusted control structures whose worst force error exceeds the tolerance.
 
-    Trusted: score at or below the manifest's threshold; without a threshold everything is. An error
-    that is not a number counts as a miss.
+    For manifests of an older dubito, and where there is no control slice; else the certificate says it. Trusted: score
+    at or below the manifest's threshold; without a threshold everything is. An error that is not a number counts as a
+    miss.
     """
     accepted, missed, n_control = 0, 0, 0
     if control is not None:
@@ -218,6 +230,8 @@ def _finite(value: Any) -> Any:
     """Replace what JSON can't hold (NaN, infinity) by null."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -26,6 +26,8 @@ def run(
 ) -> str:
     """Write the candidates of one job, with stop reasons and step counts as attributes.
 
+    ``sampling`` holds the sampler of this job alone; jobs are numbered through all samplers of the campaign.
+
     Raises
     ------
     DataError
@@ -39,4 +41,5 @@ def run(
     attributes = {"stops": dict(found.stops), "steps": found.steps, "walkers": found.walkers}
     write_structures(output, found.candidates, attributes=attributes)
     stops = ", ".join(f"{reason} {count}" for reason, count in found.stops.items())
-    return f"{len(found.candidates)} candidates from {found.walkers} walkers, {found.steps} steps; stops: {stops}"
+    # What is one step of one walker is elsewhere one structure that is predicted.
+    return f"{len(found.candidates)} candidates from {found.walkers} {found.are}, {found.steps} steps; stops: {stops}"

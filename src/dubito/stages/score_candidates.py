@@ -6,11 +6,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from dubito.config.scoring import ScoringConfig
+from dubito.config.selection import SelectionConfig
 from dubito.core.errors import ModelError
 from dubito.data.store import read_attributes
 from dubito.stages._predicting import predict_files
 from dubito.stages._together import Say, alone
 from dubito.stages._unfitted import REMEDY, why_unfitted
+
+# The only method whose score takes all members.
+ADAPTIVE = "ensemble"
 
 
 def run(
@@ -23,10 +28,19 @@ def run(
     threads: int,
     device: str = "cpu",
     gpus: int = 0,
+    dataset: Path | None = None,
+    scoring: ScoringConfig | None = None,
+    selection: SelectionConfig | None = None,
+    seed: int = 0,
 ) -> str:
     """Join the candidates of all jobs and write them with the predictions of ``method``, a piece at a time.
 
     The attributes of the jobs (stops, steps, walkers) are added up. A pool may be empty.
+
+    Parameters
+    ----------
+    dataset, scoring, selection, seed : what adaptive scoring needs (:mod:`dubito.stages._adaptive`), with the training
+        structures of ``ensemble``; None: all members are asked about all candidates
 
     Raises
     ------
@@ -34,16 +48,28 @@ def run(
         When the method was not fitted.
     """
 
-    def load() -> Say:
+    def load() -> Any:
         from dubito.uncertainty.registry import load_method
 
         reason = why_unfitted(uncertainty)
         if reason is not None:
             raise ModelError(f"'{method}' could not be fitted, so it can't drive: {reason} In short: {REMEDY}.")
-        return alone(method, load_method(method, ensemble, uncertainty, threads=threads, device=device, gpus=gpus))
+        return load_method(method, ensemble, uncertainty, threads=threads, device=device, gpus=gpus)
 
-    count = predict_files(load, pool, output, add_attributes([read_attributes(path) for path in pool]))
-    return f"{count} candidates of {len(pool)} jobs scored by '{method}'"
+    def say() -> Say:
+        return alone(method, load())
+
+    attributes = add_attributes([read_attributes(path) for path in pool])
+    wants = scoring is not None and scoring.adaptive
+    if method == ADAPTIVE and wants and scoring and selection and dataset:
+        from dubito.stages._adaptive import score_adaptively
+
+        settings: dict[str, Any] = {"scoring": scoring, "selection": selection, "seed": seed}
+        count, note = score_adaptively(load(), dataset, pool, output, attributes, **settings)
+        return f"{count} candidates of {len(pool)} jobs scored by '{method}'; {note}"
+    count = predict_files(say, pool, output, attributes)
+    note = f"; adaptive scoring is for '{ADAPTIVE}' alone, so all members were evaluated" if wants else ""
+    return f"{count} candidates of {len(pool)} jobs scored by '{method}'{note}"
 
 
 def add_attributes(jobs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from dubito.data.streaming import StructuresReader, pieces
 from dubito.data.structures import Array, Structures
 from dubito.metrics.reduce import structure_max, worst_atom
 from dubito.selection.batch import CONTROL, Batch, choose_batch
+from dubito.selection.strata import pool_scores
+from dubito.stages._accepted import accepted_up_to
 from dubito.stages._shards import plan_shards
 
 _COUNTS = ("stops", "steps", "walkers")
@@ -44,6 +46,10 @@ def run(
     iteration: int,
     places: int = 1,
     fixed_s: float = 2.0,
+    ensemble: Path | None = None,
+    metrics: Path | None = None,
+    counts_electrons: bool = True,
+    threads: int = 1,
 ) -> str:
     """Write ``selected.h5``, ``selection.json`` and ``rejected.csv``.
 
@@ -56,6 +62,9 @@ def run(
     Parameters
     ----------
     method : the one that drives, and ranks, this iteration; None in iteration 0, where nothing is ranked
+    ensemble : the network of the iteration before, where diversity is measured with its features
+    metrics : ``metrics.json`` of the iteration before, where its certificate bounds what is selected
+    counts_electrons : whether the labeller needs a charge and multiplicity that exist
 
     Raises
     ------
@@ -69,6 +78,8 @@ def run(
         pool = reader.structures(slice(0, len(reader)), _COLUMNS)
         said = _Said(reader, method if iteration > 0 and len(pool) else None)
         scores, has_unit = (said.scores(), said.has_unit) if iteration > 0 else (None, False)
+        features, known = _features(ensemble, selection, pool, labelled, threads)
+        limits = _limits(metrics, pool, method)
         batch = choose_batch(
             pool,
             labelled=labelled,
@@ -79,6 +90,10 @@ def run(
             scores=scores,
             energy=said.get("energy"),
             forces=said.get("forces"),
+            features=features,
+            labelled_features=known,
+            accepted_up_to=limits,
+            counts_electrons=counts_electrons,
             remaining=remaining_labels,
         )
         rows = np.array(batch.chosen, dtype=int)
@@ -90,7 +105,8 @@ def run(
     write_structures(selected, chosen, predictions=predictions, attributes=attributes)
     write_text(rejected, _table(pool, batch))
     sharding = plan_shards(len(rows), structures_per_shard, labelled=labelled, places=places, fixed_s=fixed_s)
-    plan = _plan(batch, chosen, scores, iteration) | {
+    plan = _plan(batch, pool, chosen, scores) | {
+        "iteration": iteration,
         "n_shards": sharding.n_shards(len(rows)),
         "sharding": sharding.record(),
         "method": method,
@@ -98,14 +114,47 @@ def run(
         "threshold": selection.force_tolerance_ev_per_angstrom if has_unit else None,
         "exploring": attributes,
     }
+    if scores is not None:
+        if len(pool) and not len(batch.pool):
+            plan["nothing_left"] = _nothing_left_of(pool, batch)
+        plan |= {"window": _window(selection, limits), "adaptive": read_attributes(candidates).get("adaptive")}
     write_json(manifest, plan)
     return _line(plan, remaining_labels)
 
 
-def _plan(batch: Batch, chosen: Structures, scores: Array | None, iteration: int) -> dict[str, Any]:
-    """Return what the manifest says of the batch."""
+def _features(
+    ensemble: Path | None, selection: SelectionConfig, pool: Structures, labelled: Structures, threads: int
+) -> tuple[Array | None, Array | None]:
+    """Return features of the pool and of labelled structures; none where fingerprints do, or there is no network."""
+    if ensemble is None or selection.features == "fingerprints" or not len(pool):
+        return None, None
+    from dubito.stages._features import batch_features
+
+    return batch_features(ensemble, selection.features, pool, labelled, threads=threads)
+
+
+def _limits(metrics: Path | None, pool: Structures, method: str | None) -> Array | None:
+    """Return up to which score the certificate of the iteration before accepts each; None: it says nothing."""
+    if metrics is None or method is None:
+        return None
+    return accepted_up_to(metrics, pool.text("origin/sampler"), method)
+
+
+def _window(selection: SelectionConfig, limits: Array | None) -> dict[str, Any]:
+    """Return what the manifest says of the scores that were worth a label."""
+    known = np.zeros(0) if limits is None else np.unique(limits[np.isfinite(limits)])
     return {
-        "iteration": iteration,
+        "min_score": selection.min_score,
+        "max_score": selection.max_score,
+        "skip_top_fraction": selection.skip_top_fraction,
+        # One for each stratum where they differ; null: nothing was accepted, or nobody asked.
+        "accepted_up_to": [float(limit) for limit in known] or None,
+    }
+
+
+def _plan(batch: Batch, pool: Structures, chosen: Structures, scores: Array | None) -> dict[str, Any]:
+    """Return what the manifest says of the batch, and of the pool that its control slice stands for."""
+    said: dict[str, Any] = {
         "n_selected": len(batch.chosen),
         "n_control": batch.reasons.count(CONTROL),
         "rejected": batch.counts(),
@@ -113,6 +162,11 @@ def _plan(batch: Batch, chosen: Structures, scores: Array | None, iteration: int
         "reasons": batch.reasons,
         "scores": [None if scores is None else float(scores[i]) for i in batch.chosen],
     }
+    if scores is not None:
+        strata = pool.text("origin/sampler")
+        said["strata"] = [strata[i] for i in batch.chosen]
+        said["pool_scores"] = pool_scores(scores[batch.pool], [strata[i] for i in batch.pool])
+    return said
 
 
 class _Said:
@@ -175,11 +229,23 @@ def _nothing_left(candidates: Path, pool: Structures, batch: Batch) -> str:
     return (
         f"None of the {len(pool)} initial structures in {candidates} can be labelled ({worst or 'there are none'}). "
         "Mend the geometries, or widen sampling.sanity: min_distance means atoms that overlap, fragments that a "
-        "structure falls into more parts than max_fragments allows (raise it for several molecules)."
+        "structure falls into more parts than max_fragments allows (raise it for several molecules), spin_parity that "
+        "no state of its charge and multiplicity exists (set data.initial.charge and data.initial.multiplicity)."
+    )
+
+
+def _nothing_left_of(pool: Structures, batch: Batch) -> str:
+    worst = ", ".join(f"{reason} {count}" for reason, count in batch.counts().items())
+    return (
+        f"None of the {len(pool)} candidates passed the gates ({worst}), so there is nothing to label. Duplicates mean "
+        "that the sampler does not leave what is known: raise its temperature or its steps. All else is told in "
+        "docs/selection.md: widen sampling.sanity, or let the sampler stop earlier."
     )
 
 
 def _line(plan: dict[str, Any], remaining: int | None) -> str:
+    if "nothing_left" in plan:
+        return str(plan["nothing_left"])
     text = f"{plan['n_selected']} of {plan['n_candidates']} candidates selected"
     if plan["n_control"]:
         text += f", {plan['n_control']} of them control"

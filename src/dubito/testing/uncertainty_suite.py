@@ -12,7 +12,7 @@ import pytest
 
 from dubito.config.model import ModelConfig
 from dubito.config.training import TrainingConfig
-from dubito.config.uncertainty import UncertaintyConfig
+from dubito.config.uncertainty import MEMBERS_IN_ONE_NETWORK, UncertaintyConfig
 from dubito.core.errors import DataError, DubitoError, ModelError
 from dubito.data.statistics import fit_statistics
 from dubito.data.structures import Structures
@@ -20,6 +20,7 @@ from dubito.metrics.reduce import atom_norm
 from dubito.model.potential import Potential
 from dubito.testing.structures import random_orthogonal, rattled, toy_labels, transformed
 from dubito.training.loop import Trainer
+from dubito.uncertainty.deviations import MemberPredictor
 from dubito.uncertainty.registry import method_class
 
 
@@ -112,6 +113,21 @@ class UncertaintyMethodTests:
     def test_gives_what_it_promises(self, fitted: Any) -> None:
         given = fitted.predict(rattled(3, seed=3))
         assert set(given.uncertainty) | set(given.scores) >= fitted.targets
+
+    def test_members_come_with_the_same_prediction(self, fitted: Any) -> None:
+        structures = rattled(3, seed=3)
+        if not isinstance(fitted, MemberPredictor):
+            pytest.skip("it can't tell members apart, so samplers that follow them refuse it")
+        if self.n_members < 2 and self.method not in MEMBERS_IN_ONE_NETWORK:
+            with pytest.raises(ModelError, match="at least two members, found 1"):
+                fitted.predict_members(structures)
+            return
+        said, deviations = fitted.predict_members(structures)
+        plain = fitted.predict(structures)
+        np.testing.assert_array_equal(said.forces, plain.forces)
+        for name, values in self.values(plain).items():
+            np.testing.assert_array_equal(self.values(said)[name], values, err_msg=name)
+        assert deviations.forces.shape == (len(deviations.energy), *structures.positions.shape)
 
     def test_uncertainties_are_finite_and_not_negative(self, fitted: Any) -> None:
         given = fitted.predict(rattled(6, seed=3))

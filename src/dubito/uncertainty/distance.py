@@ -1,9 +1,7 @@
 """Distance of an atom from the training atoms of its element, in the latents: the control of all densities.
 
-``mahalanobis``: one Gaussian per element, ``sqrt((h - mu_z)^T Sigma_z^-1 (h - mu_z))`` (class-conditional, Lee et al.
-2018, https://arxiv.org/abs/1807.03888). ``Sigma_z`` is shrunk towards a multiple of the identity as far as its atoms
-are few (Ledoit & Wolf 2004, https://doi.org/10.1016/S0047-259X(03)00096-4). ``neighbors``: the mean Euclidean
-distance to the k nearest training atoms of the element in standardised latents (Janet et al. 2019,
+``mahalanobis``: one Gaussian per element, see :mod:`dubito.uncertainty.element_gaussians`. ``neighbors``: the mean
+Euclidean distance to the k nearest training atoms of the element in standardised latents (Janet et al. 2019,
 https://doi.org/10.1039/C9SC02298H).
 """
 
@@ -20,13 +18,12 @@ from dubito.core.random import seed_for
 from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
 from dubito.model.potential import Potential
+from dubito.uncertainty.element_gaussians import ElementGaussians
 from dubito.uncertainty.latents import training_atoms
 from dubito.uncertainty.method import Doubt, FittedMethod, Tensors
 from dubito.uncertainty.standardiser import Standardiser
 
 log = get_logger(__name__)
-# Added to the variances of standardised latents: a direction in which no atom varies must not divide by zero.
-REGULARISATION = 1e-6
 
 
 class DistanceUncertainty(FittedMethod):
@@ -66,7 +63,8 @@ class DistanceUncertainty(FittedMethod):
         self.standardiser = Standardiser.fit(atoms.latent)
         features = self.standardiser.apply(atoms.latent)
         if self.kind == "mahalanobis":
-            self._learn_gaussians(features, atoms.atomic_numbers)
+            gaussians = ElementGaussians.fit(features, atoms.atomic_numbers, self.numbers)
+            self.means, self.factors, self.fallbacks = gaussians.means, gaussians.factors, gaussians.fallbacks
         else:
             self.kept, self.kept_numbers = features, atoms.atomic_numbers.astype("i8")
             for number in self.numbers:
@@ -74,26 +72,6 @@ class DistanceUncertainty(FittedMethod):
         for element, instead in self.fallbacks.items():
             log.warning("distance: element %s has few training atoms: %s", element, instead)
         return unseen
-
-    def _learn_gaussians(self, features: Array, numbers: Array) -> None:
-        d = features.shape[1]
-        means = {int(z): features[numbers == z].mean(axis=0) for z in np.unique(numbers)}
-        residual = features - np.stack([means[int(z)] for z in numbers])
-        within, total = shrunk_covariance(residual), None
-        self.means, self.factors = np.zeros((len(self.numbers), d)), np.zeros((len(self.numbers), d, d))
-        for row, number in enumerate(int(z) for z in self.numbers):
-            own = residual[numbers == number]
-            if len(own) > d:
-                covariance = shrunk_covariance(own)
-            elif len(own):
-                covariance = within
-                self.fallbacks[str(number)] = f"{len(own)} atoms: own mean, covariance about the means of all elements"
-            else:
-                total = shrunk_covariance(features - features.mean(axis=0)) if total is None else total
-                covariance = total
-                self.fallbacks[str(number)] = "0 atoms: mean and covariance of all atoms"
-            self.means[row] = means.get(number, features.mean(axis=0))
-            self.factors[row] = np.linalg.inv(np.linalg.cholesky(covariance)).T
 
     def _note_few_neighbors(self, number: int, n: int) -> None:
         if n == 0:
@@ -112,13 +90,12 @@ class DistanceUncertainty(FittedMethod):
         if latent is None or not len(out):
             return out
         features = self.standardiser.apply(latent)
-        for row, number in enumerate(self.numbers):
+        if self.kind == "mahalanobis":
+            gaussians = ElementGaussians(self.numbers, self.means, self.factors)
+            return gaussians.distance(features, structures.atomic_numbers)
+        for number in self.numbers:
             mine = structures.atomic_numbers == number
-            if not mine.any():
-                continue
-            if self.kind == "mahalanobis":
-                out[mine] = np.linalg.norm((features[mine] - self.means[row]) @ self.factors[row], axis=1)
-            else:
+            if mine.any():
                 out[mine] = mean_distance(features[mine], self._known(int(number)), self.n_neighbors)
         return out
 
@@ -149,15 +126,6 @@ class DistanceUncertainty(FittedMethod):
             self.means, self.factors = tensors["means"], tensors["factors"]
         else:
             self.kept, self.kept_numbers = tensors["kept"], tensors["kept_numbers"]
-
-
-def shrunk_covariance(residual: Array) -> Array:
-    """Return Ledoit and Wolf's covariance (d, d) of residuals (n, d) about a mean; positive definite."""
-    from sklearn.covariance import ledoit_wolf
-
-    covariance, _ = ledoit_wolf(residual, assume_centered=True)
-    out: Array = covariance + REGULARISATION * np.eye(residual.shape[1])
-    return out
 
 
 def mean_distance(features: Array, known: cKDTree, n_neighbors: int) -> Array:

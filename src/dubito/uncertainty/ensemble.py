@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from dubito.config.uncertainty import UncertaintyConfig
 from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
+from dubito.uncertainty.deviations import Deviations
 from dubito.uncertainty.method import Doubt, FittedMethod, Tensors
 
 
@@ -36,6 +37,10 @@ class EnsembleUncertainty(FittedMethod):
         """Return the members' spread."""
         spread = prediction.uncertainty
         return Doubt(spread["forces"][:, 0], spread["energies"], spread["energy"])
+
+    def doubt_and_deviations(self, structures: Structures, prediction: Prediction) -> tuple[Doubt, Deviations]:
+        """Return the members' spread, and their calibrated deviations."""
+        return self.doubt(structures, prediction), Deviations.of(prediction, self._fitted().factor)
 
     def _spread(self, prediction: Prediction, factor: float) -> Array | None:
         """Return the members' energies, spread about their mean by the factor.

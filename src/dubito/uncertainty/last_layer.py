@@ -29,6 +29,7 @@ from dubito.core.random import generator
 from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
 from dubito.model.predict import chunks
+from dubito.uncertainty.deviations import Deviations
 from dubito.uncertainty.method import Doubt, FittedMethod, Tensors
 from dubito.uncertainty.rows import ATOMS_PER_CHUNK, Readout
 
@@ -71,6 +72,13 @@ class LastLayerUncertainty(FittedMethod):
         """Return the standard deviations of the readout's posterior."""
         return linear_doubt(self.readout, structures, prediction, self.root, self.directions)
 
+    def doubt_and_deviations(self, structures: Structures, prediction: Prediction) -> tuple[Doubt, Deviations]:
+        """Return the same, and the calibrated deviations along the directions that forces are judged by."""
+        rows = self.readout.force_rows(structures, self.directions)
+        doubt = linear_doubt(self.readout, structures, prediction, self.root, self.directions, rows)
+        factor = self._fitted().factor
+        return doubt, linear_deviations(self.readout, structures, prediction, self.directions, rows, factor)
+
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """Return the roots of the covariance and the centres of the features."""
         return {"root": self.root, "directions": self.directions, "centers": self.readout.centers}, self.about
@@ -83,24 +91,46 @@ class LastLayerUncertainty(FittedMethod):
 
 
 def linear_doubt(
-    readout: Readout, structures: Structures, prediction: Prediction, root: Array, directions: Array
+    readout: Readout,
+    structures: Structures,
+    prediction: Prediction,
+    root: Array,
+    directions: Array,
+    forces: Array | None = None,
 ) -> Doubt:
     """Return the standard deviations of a linear readout whose weights have the covariance ``root root^T``.
 
     Parameters
     ----------
     root : (d, r) for energies; directions : (d, s) for forces, which cost s sweeps
+    forces : (N, 3, s) eV/Å, the force rows along the directions, where they are known already
     """
     features = np.zeros((0, readout.width)) if prediction.features is None else prediction.features
     of_atoms = readout.atom_rows(structures, features) @ root
     # One energy is the sum of its atoms': the deviations of the atoms are not independent.
     total = np.add.reduceat(of_atoms, structures.ptr[:-1]) if len(structures) else np.zeros((0, root.shape[1]))
-    forces = readout.force_rows(structures, directions)
+    if forces is None:
+        forces = readout.force_rows(structures, directions)
     return Doubt(
         np.sqrt(np.mean(np.sum(forces**2, axis=2), axis=1)),
         np.sqrt(np.sum(of_atoms**2, axis=1)),
         np.sqrt(np.sum(total**2, axis=1)),
     )
+
+
+def linear_deviations(
+    readout: Readout, structures: Structures, prediction: Prediction, root: Array, forces: Array, factor: float
+) -> Deviations:
+    """Return the columns of ``root`` (d, s) as s members: their deviations have its covariance, times ``factor``^2.
+
+    ``forces`` (N, 3, s) eV/Å are the force rows along the columns.
+    """
+    features = np.zeros((0, readout.width)) if prediction.features is None else prediction.features
+    of_atoms = readout.atom_rows(structures, features) @ root
+    total = np.add.reduceat(of_atoms, structures.ptr[:-1]) if len(structures) else np.zeros((0, root.shape[1]))
+    # Deviations are divided by the root of one less than their number when a standard deviation is made of them.
+    scale = factor * np.sqrt(max(root.shape[1] - 1, 1))
+    return Deviations(scale * total.T, scale * np.moveaxis(forces, 2, 0))
 
 
 def shake(structures: Structures, displacement_angstrom: float, seed: int) -> Structures:

@@ -21,6 +21,7 @@ from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
 from dubito.model.potential import Potential
 from dubito.uncertainty.calibration import Calibration, fit_calibration
+from dubito.uncertainty.deviations import Deviations
 from dubito.uncertainty.files import fingerprint, read_state, write_state
 
 log = get_logger(__name__)
@@ -183,14 +184,38 @@ class FittedMethod(ABC):
         ModelError
             When the method was not fitted.
         """
-        if self.calibration is None:
-            raise ModelError(f"The '{self.name}' method is not fitted; call fit(...) or load(...) first.")
-        prediction, doubt = self.raw(structures)
-        sigma = self.calibration(doubt.forces, structures.atomic_numbers)
+        self._fitted()
+        return self._calibrated(structures, *self.raw(structures))
+
+    def predict_members(self, structures: Structures) -> tuple[Prediction, Deviations]:
+        """Predict as :meth:`predict`, and return how members deviate, for one evaluation together.
+
+        Those are the potential's members, whatever method doubts: calibrated if their spread is its doubt. Methods of
+        a linear readout give the deviations of that readout instead.
+
+        Raises
+        ------
+        ModelError
+            When the method was not fitted, or there are fewer than two members.
+        """
+        self._fitted()
+        prediction = self.potential.predict(structures, members=True)
+        self._require_finite(structures, prediction)
+        doubt, deviations = self.doubt_and_deviations(structures, prediction)
+        said = self._calibrated(structures, replace(prediction, forces_ensemble=None), doubt)
+        return said, deviations
+
+    def doubt_and_deviations(self, structures: Structures, prediction: Prediction) -> tuple[Doubt, Deviations]:
+        """Return the raw doubt, and the deviations of members; ``prediction`` holds the forces of each member."""
+        return self.doubt(structures, prediction), Deviations.of(prediction)
+
+    def _calibrated(self, structures: Structures, prediction: Prediction, doubt: Doubt) -> Prediction:
+        calibration = self._fitted()
+        sigma = calibration(doubt.forces, structures.atomic_numbers)
         uncertainty: dict[str, Array] = {"forces": np.repeat(sigma[:, None], 3, axis=1)}
         spread = None
         if self.is_sigma:
-            factor = self.calibration.factor
+            factor = calibration.factor
             if self.gives_energies:
                 uncertainty["energies"] = factor * doubt.energies
             if doubt.energy is not None:
@@ -203,13 +228,21 @@ class FittedMethod(ABC):
         """Return energies by member on the scale of the uncertainties; only ensembles have them."""
         return None
 
+    def _fitted(self) -> Calibration:
+        if self.calibration is None:
+            raise ModelError(f"The '{self.name}' method is not fitted; call fit(...) or load(...) first.")
+        return self.calibration
+
     def _checked(self, structures: Structures, prediction: Prediction) -> Doubt:
+        self._require_finite(structures, prediction)
+        return self.doubt(structures, prediction)
+
+    def _require_finite(self, structures: Structures, prediction: Prediction) -> None:
         if len(structures) and (prediction.latent is None or not np.all(np.isfinite(prediction.latent))):
             raise ModelError(
                 f"The network's latents of {len(structures)} structures are not all finite numbers, so "
                 f"'{self.name}' can't judge them. Look for atoms on top of each other, or for a broken model."
             )
-        return self.doubt(structures, prediction)
 
     def save(self, path: Path) -> None:
         """Write the fitted state as safetensors.

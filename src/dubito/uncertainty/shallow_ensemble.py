@@ -21,7 +21,8 @@ from dubito.config.uncertainty import UncertaintyConfig
 from dubito.core.random import generator
 from dubito.data.prediction import Array, Prediction
 from dubito.data.structures import Structures
-from dubito.uncertainty.last_layer import linear_doubt, matrix_root, readout_covariance
+from dubito.uncertainty.deviations import Deviations
+from dubito.uncertainty.last_layer import linear_deviations, linear_doubt, matrix_root, readout_covariance
 from dubito.uncertainty.method import Doubt, FittedMethod, Tensors
 from dubito.uncertainty.rows import Readout, Rows
 
@@ -58,6 +59,12 @@ class ShallowEnsembleUncertainty(FittedMethod):
     def doubt(self, structures: Structures, prediction: Prediction) -> Doubt:
         """Return the spread of the readouts."""
         return linear_doubt(self.readout, structures, prediction, self.root, self.root)
+
+    def doubt_and_deviations(self, structures: Structures, prediction: Prediction) -> tuple[Doubt, Deviations]:
+        """Return the spread of the readouts, and their calibrated deviations."""
+        rows = self.readout.force_rows(structures, self.root)
+        doubt = linear_doubt(self.readout, structures, prediction, self.root, self.root, rows)
+        return doubt, linear_deviations(self.readout, structures, prediction, self.root, rows, self._fitted().factor)
 
     def state(self) -> tuple[Tensors, dict[str, Any]]:
         """Return the heads and the centres of the features."""

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dubito.config import Config, config_hash, load_config, parse_config
+from dubito.config.feasibility import faults_of, require_feasible
 from dubito.config.inputs import require_inputs
 from dubito.core.errors import DataError
 from dubito.core.files import read_object, write_text
 from dubito.core.logs import get_logger
+from dubito.core.progress import announce
 from dubito.reporting.pause import PAUSED, end_pause, paused_because, read_summary
 
 SNAPSHOT_VARIABLE = "DUBITO_CONFIG_SNAPSHOT"
@@ -37,11 +39,22 @@ def load_campaign(
     if is_driver or not snapshot:
         resolved = parse_config(config, where)
         require_inputs(resolved)
+        _heed_faults(resolved)
     else:
         resolved = load_config(Path(snapshot))
     config.clear()
     config.update(resolved.model_dump(mode="json"))
     return resolved
+
+
+def _heed_faults(config: Config) -> None:
+    """Refuse what a campaign can't do, or tell of it where labels are there already: they would have to be kept."""
+    started = Path("results", config.campaign.name, "iter_000", "selection.json").exists()
+    if not started:
+        require_feasible(config)
+        return
+    for fault in faults_of(config):
+        announce(f"dubito: {fault} The campaign goes on as it is.")
 
 
 def container_image() -> str | None:

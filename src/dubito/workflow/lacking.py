@@ -31,19 +31,25 @@ _SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "prepare_structures": ("data.initial", "campaign.seed"),
     "prepare_reference": ("data.initial", "evaluation.profiles", "labelling.labeller"),
     "explore_structures": ("sampling", "campaign.seed"),
+    "score_candidates": ("scoring",),
     "select_batch": ("selection", "sampling.sanity", "campaign.seed"),
     "label_structures": ("labelling.labeller",),
     "build_dataset": ("data.validation_fraction", "data.allow_model_labels", "campaign.seed"),
     "train_ensemble": ("model", "training", "data.allow_model_labels", "campaign.seed"),
     "fit_uncertainty": ("uncertainty.calibration", "uncertainty.{part}", "campaign.seed"),
     "predict_structures": ("uncertainty.methods",),
-    "evaluate": ("selection.force_tolerance_ev_per_angstrom", "selection.risk", "campaign.seed"),
+    "evaluate": (
+        "selection.force_tolerance_ev_per_angstrom",
+        "selection.risk",
+        "selection.min_accepted_fraction",
+        "campaign.seed",
+    ),
     "choose_driver": ("uncertainty.auto", "campaign.seed"),
-    "decide": ("campaign", "selection", "labelling.max_failed_fraction", "uncertainty.acquire_with"),
+    "decide": ("campaign", "selection", "labelling.max_failed_fraction", "planning", "uncertainty.acquire_with"),
     "write_report": ("report",),
 }
 _NOT_OF: Final[Mapping[str, tuple[str, ...]]] = {
-    "select_batch": ("selection.risk",),
+    "select_batch": ("selection.risk", "selection.min_accepted_fraction"),
     "train_ensemble": ("training.checkpoint_every_epochs", "training.members_per_job"),
 }
 

@@ -5,7 +5,6 @@ A profile overrides all of it (``set-threads``, ``set-resources``): it knows the
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,19 +47,19 @@ def threads_of(rule: str, config: Config) -> int:
 
 def _pairs(rule: str, config: Config) -> tuple[int, int]:
     """Return the (structure, member) pairs that a job evaluates between two synchronisations, and in all."""
-    training, sampler, members = config.training, config.sampling.sampler, config.training.n_members
+    training, samplers, members = config.training, config.sampling.samplers, config.training.n_members
     if rule == "train_ensemble":
         together = min(members, training.members_per_job)
         return training.batch_size * together, most_labels(config) * training.max_epochs * together
     if rule == "explore_structures":
-        walkers = sampler.n_walkers * members
-        return walkers, walkers * sampler.n_steps
+        busiest = max(samplers, key=lambda sampler: sampler.evaluations_per_job)
+        return busiest.batch_size * members, busiest.evaluations_per_job * members
     if rule == "score_candidates":
-        found = sampler.n_jobs * sampler.n_walkers * (sampler.n_steps // sampler.save_every_steps + 1)
+        found = sum(sampler.n_jobs * sampler.candidates_per_job for sampler in samplers)
         return found * members, found * members
     if rule == "predict_batch":
-        batch = math.ceil(config.selection.n_select * (1 + config.selection.control_fraction))
-        return batch * members, batch * members
+        batch = config.selection.batch_size * members
+        return batch, batch
     return most_labels(config) * members, most_labels(config) * members
 
 
@@ -70,8 +69,7 @@ def most_labels(config: Config) -> int:
     Structures from files count as none where ``data.initial.n_structures`` does not say how many: this is asked
     whenever the workflow is read, and must not read files.
     """
-    batch = config.selection.n_select * (1 + config.selection.control_fraction)
-    most = math.ceil((config.data.initial.n_structures or 0) + config.campaign.max_iterations * batch)
+    most = (config.data.initial.n_structures or 0) + config.campaign.max_iterations * config.selection.batch_size
     return most if config.campaign.max_labels is None else min(most, config.campaign.max_labels)
 
 

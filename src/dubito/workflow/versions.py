@@ -30,9 +30,9 @@ STAGE_VERSIONS: Final = {
     "fit_uncertainty": 2,
     "predict_structures": 2,
     "predict_batch": 1,
-    "evaluate": 2,
+    "evaluate": 3,
     "choose_driver": 1,
-    "decide": 2,
+    "decide": 3,
     "write_report": 2,
 }
 

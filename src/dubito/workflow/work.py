@@ -65,16 +65,17 @@ def training_mb(config: Config, labels: int) -> int:
 
 
 def exploring_minutes(config: Config) -> int:
-    """Return a time for one job of molecular dynamics, minutes."""
-    sampler = config.sampling.sampler
-    work = sampler.n_steps * sampler.n_walkers * config.training.n_members
-    return max(15 + sampler.n_steps // 100, 15 + math.ceil(work * STEP_S * _network(config) / 60))
+    """Return a time for one exploring job, minutes: that of the sampler that takes longest."""
+    cost = config.training.n_members * STEP_S * _network(config)
+    return max(
+        max(15 + sampler.n_rounds // 100, 15 + math.ceil(sampler.evaluations_per_job * cost / 60))
+        for sampler in config.sampling.samplers
+    )
 
 
 def scoring_minutes(config: Config) -> int:
     """Return a time for scoring the pool with one method, minutes; it is streamed, so its memory does not grow."""
-    sampler = config.sampling.sampler
-    found = sampler.n_jobs * sampler.n_walkers * (sampler.n_steps // sampler.save_every_steps + 1)
+    found = sum(sampler.n_jobs * sampler.candidates_per_job for sampler in config.sampling.samplers)
     return 60 + math.ceil(found * config.training.n_members * SCORE_S * _network(config) / 60)
 
 

@@ -230,7 +230,8 @@ def _batch_size(labels: Labels, config: Mapping[str, Any]) -> int:
     selection = mapping(config.get("selection"))
     n_select = amount(selection.get("n_select"))
     share = n_select * amount(selection.get("control_fraction"))
-    return int(n_select + (max(1, round(share)) if share > 0 else 0))
+    least = amount(selection.get("min_control_labels"))
+    return int(n_select + (max(1, least, round(share)) if share > 0 else 0))
 
 
 def _deviation(measured: _Reckoning, over: Sequence[int]) -> float | None:

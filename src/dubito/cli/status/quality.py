@@ -12,6 +12,27 @@ _FORCE = "force_rmse_ev_per_angstrom"
 
 
 @dataclass(frozen=True)
+class Certificate:
+    """What may be accepted at the stated risk; ``bound`` is on the expected share of wrong ones among them."""
+
+    holds: bool
+    accepted_fraction: float
+    bound: float
+    n_control: int
+    drifted: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many labels the target is expected to take; ``labels`` is None where that is farther than is forecast."""
+
+    iteration: int
+    target_ev_per_angstrom: float
+    labels: int | None
+    probability_unreachable: float
+
+
+@dataclass(frozen=True)
 class Quality:
     """What was measured after one iteration; errors in eV/Å, the barriers' in eV."""
 
@@ -27,6 +48,7 @@ class Quality:
     risk: float | None
     tolerance_ev_per_angstrom: float | None
     barrier_error_ev: Mapping[str, float]
+    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +71,20 @@ def method_of(files: CampaignFiles) -> Method | None:
         chosen = mapping(files.of_iteration(k, "decision.json").get("acquire_with"))
         if text(chosen.get("method")):
             return Method(text(chosen["method"]), text(chosen.get("reason")))
+    return None
+
+
+def plan_of(files: CampaignFiles) -> Plan | None:
+    """Return the plan of the latest decision; None where it has none, or no target."""
+    for k in reversed(files.iterations()):
+        decision = files.of_iteration(k, "decision.json")
+        if not decision:
+            continue
+        plan = mapping(decision.get("plan"))
+        target, chance = number(plan.get("target_ev_per_angstrom")), number(plan.get("probability_unreachable"))
+        if target is None or chance is None:
+            return None
+        return Plan(k, target, whole(mapping(plan.get("labels_to_target")).get("q50")), chance)
     return None
 
 
@@ -81,4 +117,18 @@ def _row(iteration: int, metrics: Mapping[str, object]) -> Quality | None:
         risk=number(miss.get("risk")),
         tolerance_ev_per_angstrom=number(miss.get("tolerance_ev_per_angstrom")),
         barrier_error_ev=barriers,
+        certificate=_certificate(mapping(metrics.get("certificate"))),
+    )
+
+
+def _certificate(found: Mapping[str, object]) -> Certificate | None:
+    accepted, bound = number(found.get("accepted_fraction")), number(found.get("bound"))
+    if accepted is None or bound is None:
+        return None
+    return Certificate(
+        holds=found.get("holds") is True,
+        accepted_fraction=accepted,
+        bound=bound,
+        n_control=int(amount(found.get("n_control"))),
+        drifted=mapping(found.get("drift")).get("drifted") is True,
     )

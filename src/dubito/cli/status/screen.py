@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from textwrap import wrap
 
 from dubito.cli.status.problems import AGAIN, OPEN, OVER, Problem
-from dubito.cli.status.quality import Quality
+from dubito.cli.status.quality import Certificate, Quality
 from dubito.cli.status.situation import driver_words
 from dubito.cli.status.standing import RunningJob, Standing
 from dubito.cli.status.words import ago, clip, clock, counted, duration, hours, one_line
@@ -85,7 +85,7 @@ def _lines(s: Standing, width: int, room: _Room, air: list[Line]) -> list[Line]:
         _headline(s, width),
         [*_now(s, width, room), *_queued(s, width, room), *_ended(s, width, room)],
         _labels(s, width),
-        [*_quality(s.quality, width, room), *_driver(s, width)],
+        [*_quality(s.quality, width, room), *(_plan(s, width) if room.is_airy else ()), *_driver(s, width)],
         [*_cost(s, width), *_forecast(s, width)],
         _problems(s, width, room),
     ]
@@ -217,8 +217,31 @@ def _quality(rows: Sequence[Quality], width: int, room: _Room) -> list[Line]:
             f"miss rate: accepted structures with a force error above {last.tolerance_ev_per_angstrom:g} eV/Å; "
             f"risk {last.risk:.0%}: {judged} ({last.n_accepted} controls)"
         )
+        if last.certificate is not None:
+            text = _certificate(last.certificate, last.tolerance_ev_per_angstrom)
         lines += [Line(part, DIM) for part in _wrapped(text, width)]
     return lines
+
+
+def _certificate(found: Certificate, tolerance: float) -> str:
+    text = (
+        f"certificate {'holds' if found.holds else 'does not hold yet'}: {found.accepted_fraction:.0%} of the pool "
+        f"accepted ({counted(found.n_control, 'control')})"
+    )
+    if found.accepted_fraction:
+        text += f", at most {found.bound:.1%} of these expected to have a force error above {tolerance:g} eV/Å"
+    return text + ("; it has drifted since the iteration before" if found.drifted else "")
+
+
+def _plan(s: Standing, width: int) -> list[Line]:
+    if s.plan is None:
+        return []
+    needed = "over twice the labels of its last point" if s.plan.labels is None else f"about {s.plan.labels} labels"
+    text = (
+        f"plan: a force RMSE of {1e3 * s.plan.target_ev_per_angstrom:.0f} meV/Å takes {needed} "
+        f"(out of reach with a probability of {s.plan.probability_unreachable:.0%})"
+    )
+    return [Line(part, DIM) for part in _wrapped(text, width)]
 
 
 def _row(row: Quality) -> str:

@@ -15,7 +15,7 @@ from dubito.cli.status.forecast import Forecast, forecast_of
 from dubito.cli.status.jobs import FINISHED, LABEL, RUNNING, TRAIN, UNSEEN, Run, judged, latest_runs, runs_of
 from dubito.cli.status.labels import Labels, labels_of
 from dubito.cli.status.problems import Problem, problems_of
-from dubito.cli.status.quality import Method, Quality, method_of, quality_of
+from dubito.cli.status.quality import Method, Plan, Quality, method_of, plan_of, quality_of
 from dubito.cli.status.queue import Asking, Queue, owner_of
 from dubito.cli.status.situation import (
     Situation,
@@ -92,6 +92,7 @@ class Standing:
     finished: list[EndedJob]
     labels: Labels
     quality: list[Quality]
+    plan: Plan | None
     driver: Method | None
     cost: Cost
     forecast: Forecast | None
@@ -166,6 +167,7 @@ class Watcher:
             finished=_ended(runs),
             labels=labels,
             quality=quality_of(files),
+            plan=plan_of(files),
             driver=method_of(files),
             cost=cost_of(runs, now),
             forecast=forecast if forecast is not None and forecast.iterations_left else None,

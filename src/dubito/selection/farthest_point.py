@@ -1,4 +1,4 @@
-"""The selectors that come with dubito."""
+"""Always the candidate farthest from everything known."""
 
 from __future__ import annotations
 
@@ -8,29 +8,6 @@ from typing import ClassVar
 import numpy as np
 
 from dubito.selection.base import Pool
-
-
-class TopUncertainty:
-    """The most doubtful first."""
-
-    name: ClassVar[str] = "top_uncertainty"
-    reason: ClassVar[str] = "uncertainty"
-
-    def order(self, pool: Pool, rng: np.random.Generator) -> Iterator[int]:
-        """See :class:`dubito.selection.base.Selector`."""
-        return iter(pool.by_score())
-
-
-class RandomSelector:
-    """Any, with equal chance: the control that the others have to beat."""
-
-    name: ClassVar[str] = "random"
-    reason: ClassVar[str] = "random"
-
-    def order(self, pool: Pool, rng: np.random.Generator) -> Iterator[int]:
-        """See :class:`dubito.selection.base.Selector`."""
-        # From the ids in order, so that the order of the pool does not matter.
-        return iter(rng.permutation(np.argsort(pool.ids)).tolist() if len(pool) else [])
 
 
 class FarthestPoint:
@@ -46,7 +23,7 @@ class FarthestPoint:
     def order(self, pool: Pool, rng: np.random.Generator) -> Iterator[int]:
         """See :class:`dubito.selection.base.Selector`."""
         ranked = pool.by_score()
-        doubtful = np.array(ranked[: -(-len(ranked) // 2)], dtype=int)
+        doubtful = np.array(pool.doubtful_half(), dtype=int)
         nearest = pool.nearest.astype("f8").copy()
         left = np.ones(len(doubtful), bool)
         for _ in range(len(doubtful)):

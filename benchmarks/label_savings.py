@@ -1,0 +1,79 @@
+"""What the study of label savings has found so far: its JSON and figure, from the campaigns that are finished.
+
+    snakemake --cores 1 study_label_savings     # computes what is missing, then this
+    python benchmarks/label_savings.py          # publishes what is finished
+    python benchmarks/label_savings.py --run    # computes what is missing in one process, the most telling first
+
+Campaigns are replayed on labelled pools, each selector against random from the same initial sets; see
+docs/label_savings.md, and config/studies/label_savings.yaml for the settings. Writes
+benchmarks/results/label_savings.json and docs/images/label_savings.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from _publish import publish
+
+from dubito.core.errors import DubitoError
+from dubito.studies.label_savings.cells import ammonia_file, cells_in_order, is_finished, run_cells
+from dubito.studies.label_savings.settings import StudySettings, load_settings
+from dubito.studies.label_savings.summary import summarise
+from dubito.workflow.study import FOLDER, SETTINGS
+
+
+def run(settings: StudySettings, folder: Path, data: Path) -> None:
+    """Compute the campaigns that are missing, and say how far it is."""
+    import torch
+
+    torch.set_num_threads(1)
+    cells = cells_in_order(settings)
+    done = sum(is_finished(cell, folder, settings) for cell in cells)
+    for cell, found in run_cells(cells, folder, settings, data):
+        done += 1
+        errors = [round(point["force_rmse_mev_per_angstrom"]) for point in found["curve"]]
+        sys.stderr.write(
+            f"{time.strftime('%H:%M:%S')} {done}/{len(cells)} {cell.pool} {cell.selector} {cell.seed}: "
+            f"{found['cpu_s']:.0f} CPU s, force RMSE {errors} meV/Å\n"
+        )
+
+
+def label_ammonia(settings: StudySettings, folder: Path, cache: Path) -> None:
+    """Make the rare pool, unless it is there."""
+    from dubito.studies.label_savings.ammonia import make_ammonia
+
+    if not ammonia_file(folder).exists():
+        make_ammonia(ammonia_file(folder), settings.ammonia, settings.seed, cache)
+
+
+def main() -> None:
+    """Compute if asked, write and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--run", action="store_true", help="compute what is missing first (hours)")
+    parser.add_argument("--settings", type=Path, default=Path(SETTINGS))
+    parser.add_argument("--folder", type=Path, default=Path(FOLDER), help="where the campaigns lie")
+    parser.add_argument("--data", type=Path, default=None, help="where the labelled files are")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings(arguments.settings)
+        if arguments.run:
+            label_ammonia(settings, arguments.folder, Path("results/label_cache"))
+            run(settings, arguments.folder, arguments.data or Path(settings.data_folder))
+        content = summarise(arguments.folder, settings)
+    except DubitoError as error:
+        sys.stderr.write(f"dubito: {error}\n")
+        sys.exit(error.exit_code)
+    publish("label_savings", content)
+    try:
+        from plot_label_savings import draw
+    except ImportError as error:  # the figure alone needs matplotlib
+        sys.stderr.write(f"label_savings: no figure, {error}; install matplotlib and run this again\n")
+    else:
+        draw(content)
+
+
+if __name__ == "__main__":
+    main()
