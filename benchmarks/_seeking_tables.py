@@ -22,7 +22,7 @@ def _found(row: Json) -> list[Any]:
 _HEAD = [
     "candidates",
     "structures predicted",
-    "the same, per candidate",
+    "structures predicted per candidate",
     "doubt, median (95 %) (eV/Å)",
     "error, median (95 %) (eV/Å)",
     "energy above the lowest label (eV per atom)",

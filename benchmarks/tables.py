@@ -20,6 +20,7 @@ import _certificate_tables as certified
 import _cluster_tables as cluster
 import _doubt_tables as doubt
 import _label_tables as labels
+import _planner_tables as planner
 import _sampler_tables as sampled
 import _savings_tables as savings
 import _scoring_tables as scoring
@@ -41,6 +42,7 @@ PAGES = (
             "label_savings",
             "adaptive_scoring",
             "selection",
+            "planning",
         )
     ),
     ROOT / "README.md",
@@ -341,6 +343,11 @@ TABLES |= {
     "ladder_counts": lambda: markdown(*labels.ladder_counts(read("scf_ladder"))),
     "ladder_rows": lambda: markdown(*labels.ladder_rows(read("scf_ladder"))),
     "insane_labels": lambda: markdown(*labels.insane(read("insane_labels"))),
+}
+
+TABLES |= {
+    "planner_curves": lambda: markdown(*planner.curves(read("planner"))),
+    "planner_campaigns": lambda: markdown(*planner.campaigns(read("planner"))),
 }
 
 TABLES |= {

@@ -42,10 +42,10 @@ def why_stalled(points: Sequence[Point], plan: Mapping[str, Any] | None) -> str 
     """Return what stalls the campaign: "training", "data", or None where it goes on or nothing tells.
 
     Stalled: the error has not fallen for three iterations, and either training is the limit or there is hardly a
-    chance that the next batch lowers it by 5 %. Not where the target is expected within reach of the forecast: a few
-    noisy points in a row hide a slow fall, and a certificate may only want another control slice.
+    chance that the next batch lowers it by 5 %. Not where the target is reached, or has a chance of 10 % within
+    reach of the forecast: noisy points hide a slow fall, and a certificate may only want another control slice.
     """
-    if plan is None or not has_not_fallen(points) or plan["labels_to_target"]["q50"] is not None:
+    if plan is None or not has_not_fallen(points) or plan["labels_to_target"]["q10"] is not None:
         return None
     if plan["limited_by"] == "training":
         return "training"

@@ -6,7 +6,7 @@ Three passes in bounded memory: the first member everywhere, the others where th
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,9 +122,9 @@ class _Pool:
         self.n_known = 0
         self.cpu_s = {"first_member": 0.0, "cheap_score": 0.0, "other_members": 0.0, "decide": 0.0}
 
-    def _pieces(self) -> Generator[Piece]:
+    def _pieces(self, columns: Collection[str] | None = ()) -> Generator[Piece]:
         first = atom = 0
-        with closing(read_pieces(self._sources)) as parts:
+        with closing(read_pieces(self._sources, columns)) as parts:
             for part in parts:
                 yield Piece(part, first, atom)
                 first, atom = first + len(part), atom + int(part.ptr[-1])
@@ -198,7 +198,7 @@ class _Pool:
 
     def said(self, verdict: Verdict) -> Iterator[tuple[Structures, dict[str, Array]]]:
         """Yield the pool in pieces with what is said of it; estimates where not all members were asked."""
-        for piece in self._pieces():
+        for piece in self._pieces(None):
             part, rows = piece.structures, slice(piece.first, piece.first + len(piece.structures))
             values = self._scratch.read(piece.atom, piece.atom + int(part.ptr[-1]))
             full, sigma = verdict.full[rows], values[:, 4]

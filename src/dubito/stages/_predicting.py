@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,9 @@ def survey(sources: list[Path]) -> tuple[int, int, int, set[str]]:
     return n, n_atoms, total, columns
 
 
-def read_pieces(sources: list[Path]) -> Generator[Structures]:
-    """Yield the structures of all sources, in order, in pieces of bounded size."""
+def read_pieces(sources: list[Path], columns: Collection[str] | None = None) -> Generator[Structures]:
+    """Yield the structures of all sources, in order, in pieces of bounded size, with these columns (None: all)."""
     for path in sources:
         with StructuresReader(path) as reader:
             for piece in pieces(reader.n_atoms, PIECE_STRUCTURES, PIECE_ATOMS):
-                yield reader.structures(piece)
+                yield reader.structures(piece, columns)
