@@ -140,6 +140,10 @@ def measured(k: int, truth: Truth, setting: Setting, rng: np.random.Generator) -
         risk=setting.risk,
         min_accepted_fraction=ACCEPTED,
     )
+    threshold = found["certificate"]["threshold"]
+    accepted = np.delete(z[0], drawn) <= (-np.inf if threshold is None else threshold)
+    wrong = np.delete(worst, drawn)[accepted] > setting.tolerance
+    found["true_miss_rate"] = float(wrong.mean()) if wrong.size else 0.0
     return found
 
 

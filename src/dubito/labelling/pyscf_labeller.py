@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from dubito.config.label_noise import force_noise
 from dubito.config.labelling import PyscfConfig
 from dubito.core.errors import EnvironmentFault
 from dubito.core.logs import get_logger
@@ -39,7 +40,6 @@ from dubito.labelling.device import (
     disagreement,
     one_line,
 )
-from dubito.config.label_noise import force_noise
 from dubito.labelling.pyscf_checks import check_basis, check_functional, core_potentials
 from dubito.labelling.scf_ladder import LADDER, climb
 

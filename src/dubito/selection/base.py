@@ -20,7 +20,7 @@ class Pool:
     ----------
     ids : (n,) content ids
     scores : (n,) higher is more doubtful
-    fingerprints : of the candidates
+    fingerprints : of the candidates; of none where there are features
     nearest : (n,) distance to the nearest structure that is labelled or already chosen; infinite
         where there is none. In Å with fingerprints, in the features' unit with features
     features : (n, d) per-structure features to measure distances with, or None: fingerprints

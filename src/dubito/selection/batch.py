@@ -165,7 +165,8 @@ def _pool(search: Search, rows: Array, scores: Array, features: Features | None,
     pool = Pool(
         ids=[search.ids[i] for i in rows],
         scores=scores[rows],
-        fingerprints=search.prints.take(rows),
+        # With features nobody looks at them, and those of a pool may be large.
+        fingerprints=search.prints.take(rows if features is None else rows[:0]),
         nearest=search.nearest[rows],
         n_select=n_select,
     )

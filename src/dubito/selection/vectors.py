@@ -20,6 +20,8 @@ from dubito.selection.base import Pool
 N_LANDMARKS = 64
 # Eigenvalues of the landmarks' kernel below this share of the largest are rounding.
 _SMALLEST = 1e-8
+# So many candidates say what the median distance is.
+_SAMPLE = 1000
 
 
 def vectors(pool: Pool) -> tuple[Array, Array]:
@@ -29,16 +31,21 @@ def vectors(pool: Pool) -> tuple[Array, Array]:
         points = np.asarray(pool.features, "f8")[rows]
         known = pool.known_features
         return points, np.zeros((0, points.shape[1])) if known is None else np.asarray(known, "f8")
-    return _nystroem(pool.fingerprints.take(rows), pool.known_fingerprints)
+    return _nystroem(pool.fingerprints, rows, pool.known_fingerprints)
 
 
-def _nystroem(prints: Fingerprints, known: Fingerprints | None) -> tuple[Array, Array]:
-    landmarks, columns = _landmarks(lambda i: prints.to_one(prints, i), len(prints))
+def _nystroem(prints: Fingerprints, rows: Array, known: Fingerprints | None) -> tuple[Array, Array]:
+    """Return the points of fingerprints, taken in the order ``rows``, and of known ones."""
+    # A pool's fingerprints may be large: they are looked at in place, one column of distances at a time.
+    landmarks, distances = _landmarks(lambda i: prints.to_one(prints, int(rows[i]))[rows], len(rows))
     if not landmarks:
         return np.zeros((0, 1)), np.zeros((0 if known is None else len(known), 1))
-    of_known = [np.zeros(0) if known is None else known.to_one(prints, i) for i in landmarks]
-    distances, others = np.stack(columns, axis=1), np.stack(of_known, axis=1)
-    finite = distances[np.isfinite(distances) & (distances > 0)]
+    others = np.zeros((0 if known is None else len(known), len(landmarks)))
+    if known is not None:
+        for column, i in enumerate(landmarks):
+            others[:, column] = known.to_one(prints, int(rows[i]))
+    some = distances[:: max(1, len(rows) // _SAMPLE)]
+    finite = some[np.isfinite(some) & (some > 0)]
     length = float(np.median(finite)) if len(finite) else 1.0
     kernel, of_others = _gaussian(distances, length), _gaussian(others, length)
     values, basis = np.linalg.eigh(kernel[landmarks])
@@ -47,21 +54,24 @@ def _nystroem(prints: Fingerprints, known: Fingerprints | None) -> tuple[Array, 
     return kernel @ root, of_others @ root
 
 
-def _landmarks(distances_to: Callable[[int], Array], n: int) -> tuple[list[int], list[Array]]:
-    """Return landmarks by farthest-first traversal, and the distances of all to each."""
-    nearest, found, columns = np.full(n, np.inf), list[int](), list[Array]()
-    for _ in range(min(n, N_LANDMARKS)):
+def _landmarks(distances_to: Callable[[int], Array], n: int) -> tuple[list[int], Array]:
+    """Return r landmarks by farthest-first traversal, and the distances (n, r) of all to each."""
+    nearest, found, columns = np.full(n, np.inf), list[int](), np.zeros((n, min(n, N_LANDMARKS)))
+    for column in range(columns.shape[1]):
         best = int(np.argmax(nearest))
         if nearest[best] <= 0:
             break
-        found.append(best)
-        columns.append(distances_to(best))
+        columns[:, column] = distances_to(best)
         # Rounding leaves a structure at some distance from itself.
-        columns[-1][best] = 0.0
-        np.minimum(nearest, columns[-1], out=nearest)
-    return found, columns
+        columns[best, column] = 0.0
+        np.minimum(nearest, columns[:, column], out=nearest)
+        found.append(best)
+    return found, columns[:, : len(found)]
 
 
 def _gaussian(distances: Array, length: float) -> Array:
-    out: Array = np.exp(-0.5 * (distances / length) ** 2)
-    return out
+    """Return the kernel in the place of the distances."""
+    distances /= length
+    np.square(distances, out=distances)
+    distances *= -0.5
+    return np.exp(distances, out=distances)
