@@ -6,8 +6,9 @@ the pool. The rule is the product's own (`dubito.stages.decide`), with the produ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from _curves import SEED_SD, Truth
@@ -20,6 +21,7 @@ from dubito.config.control_size import control_labels_needed
 from dubito.config.labelling import LabellingConfig
 from dubito.config.planning import PlanningConfig
 from dubito.config.selection import SelectionConfig
+from dubito.stages._certified import Looks, certified
 from dubito.stages._planning import outlook
 from dubito.stages.decide import decide
 
@@ -30,6 +32,9 @@ LAST = 60
 # Structures of a fixed test set, where there is one: all models share its sampling error.
 TEST = 200
 PRICE = 5.0
+RULES: tuple[Looks, ...] = ("agreed", "once", "twice", "two_of_three")
+# Campaigns that never get there: from so many labels on the error stays as it is.
+PLATEAU = 500.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,12 @@ def draw_setting(truth: Truth, rng: np.random.Generator, n_control: int | None =
     n_test = TEST * int(rng.integers(2))
     test_error = float(np.exp(_sd(n_test) * rng.standard_normal())) if n_test else 1.0
     return Setting(100, batch, n_control or drawn, risk, tolerance, PRICE, n_test, test_error)
+
+
+def on_a_plateau(truth: Truth, setting: Setting, times: float) -> tuple[Truth, Setting]:
+    """Return a campaign whose error stops to fall where the true miss rate is so many times the risk."""
+    flat = Truth("plateau", lambda n: truth.error(np.minimum(n, PLATEAU)))
+    return flat, replace(setting, tolerance=_tolerance(float(flat.error(PLATEAU)), times * setting.risk))
 
 
 def _sd(n: int) -> float:
@@ -147,21 +158,45 @@ def measured(k: int, truth: Truth, setting: Setting, rng: np.random.Generator) -
     return found
 
 
-def stop(truth: Truth, setting: Setting, rng: np.random.Generator) -> tuple[int, str, list[dict[str, Any]]]:
-    """Return the iteration in which the rule ends the campaign, the state, and what was measured."""
-    campaign = CampaignConfig(max_iterations=LAST, seed=int(rng.integers(1 << 30)))
+@dataclass(frozen=True)
+class End:
+    """How a campaign ends by one rule: in which iteration, as what, and when its certificate was first confirmed."""
+
+    iteration: int
+    state: str
+    confirmed: int
+
+
+def run(
+    truth: Truth, setting: Setting, rng: np.random.Generator, last: int = LAST
+) -> tuple[dict[Looks, End], list[dict[str, Any]]]:
+    """Run a campaign until all rules have ended it; return how each does, and what was measured."""
+    campaign = CampaignConfig(max_iterations=last, seed=int(rng.integers(1 << 30)))
     selection = SelectionConfig(
         n_select=setting.batch, risk=setting.risk, force_tolerance_ev_per_angstrom=setting.tolerance
     )
     planning, labelling = PlanningConfig(worth_percent_per_100_labels=setting.price), LabellingConfig()
+    free = PlanningConfig(worth_percent_per_100_labels=100.0)
     history: list[dict[str, Any]] = []
     manifests: list[dict[str, Any]] = []
-    for k in range(LAST + 1):
+    confirmed: dict[Looks, int] = {}
+    ends: dict[Looks, End] = {}
+    for k in range(last + 1):
         history.append(measured(k, truth, setting, rng))
         size = setting.batch + setting.n_control if k else setting.first
         manifests.append({"iteration": k, "n_selected": size, "n_candidates": POOL, "rejected": {}})
-        ahead = outlook(history, manifests, campaign, selection, planning)
-        state, _ = decide(history, manifests, campaign, selection, labelling, planning, ahead)
-        if state != "running":
-            return k, state, history
-    raise RuntimeError("a campaign did not end")
+        # Past forecasts take most of the time and decide nothing.
+        with patch("dubito.planning.plan.past_forecasts", lambda points, seed: []):
+            ahead = outlook(history, manifests, campaign, selection, planning)
+        for looks in RULES:
+            if k and looks not in confirmed:
+                # At no price the certificate alone decides.
+                yes = certified(history, ahead.plan, free, selection, is_last=False, looks=looks)
+                confirmed |= {looks: k} if yes else {}
+            if looks not in ends:
+                state, _ = decide(history, manifests, campaign, selection, labelling, planning, ahead, looks)
+                if state != "running":
+                    ends[looks] = End(k, state, confirmed.get(looks, last))
+        if len(ends) == len(RULES):
+            break
+    return ends, history

@@ -348,6 +348,8 @@ TABLES |= {
 TABLES |= {
     "planner_curves": lambda: markdown(*planner.curves(read("planner"))),
     "planner_campaigns": lambda: markdown(*planner.campaigns(read("planner"))),
+    "planner_rules": lambda: markdown(*planner.rules(read("planner"))),
+    "planner_plateaus": lambda: markdown(*planner.plateaus(read("planner"))),
 }
 
 TABLES |= {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -232,6 +233,20 @@ def test_the_plan_forecasts_to_twice_the_labels_and_no_farther():
     far = plan_of(errors, target=0.02)
     assert far["labels_to_target"] == {"q10": None, "q50": None, "q90": None}
     assert 0 < far["probability_unreachable"] < 0.9
+
+
+def test_the_chance_to_keep_the_tolerance_is_asked_at_once_and_a_half_and_four_times_the_labels():
+    errors = [0.2 * (n / 100) ** -0.5 for n in (50, 100, 150, 200)]
+    chances = []
+    for n in (150, 280, 330, 700, 1400):
+        plan = plan_of(errors, sd=0.005, tolerable=0.2 * (n / 100) ** -0.5)
+        chances.append((plan["probability_tolerable_soon"], plan["probability_tolerable_at_all"]))
+        assert plan["labels_to_target"]["q50"] is None  # another thing than the target
+    assert chances[0] == (1.0, 1.0)
+    assert chances[1][0] > 0.5 > chances[2][0]
+    assert chances[2][1] > 0.5 > chances[4][1]
+    assert all(early >= late for pair in pairwise(chances) for early, late in zip(*pair, strict=True))
+    assert plan_of(errors)["probability_tolerable_soon"] is plan_of(errors)["probability_tolerable_at_all"] is None
 
 
 def test_the_plan_says_what_a_target_costs():

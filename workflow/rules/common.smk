@@ -423,11 +423,14 @@ def fits_of_candidates(wildcards):
 
 
 def judged_batch(wildcards):
-    """Return the batch as all methods saw it before it was labelled; a single method said it when it selected."""
+    """Return the batch as all methods saw it before it was labelled.
+
+    A single method said it when it selected; but not with all members, where scoring was adaptive.
+    """
     k = int(wildcards.iteration)
-    many = len(METHODS) > 1
+    wanted = len(METHODS) > 1 or CONFIG.scoring.adaptive
     return (
-        [of_iteration(wildcards, k, "predictions/batch.h5")] if k > 0 and many else []
+        [of_iteration(wildcards, k, "predictions/batch.h5")] if k > 0 and wanted else []
     )
 
 

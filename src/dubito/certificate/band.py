@@ -7,7 +7,8 @@ it wherever lambda was put, also by looking at the same labels (Berk and Jones, 
 Moscovich and Nadler, https://doi.org/10.1016/j.spl.2016.11.027 for the recursion).
 
 Each order statistic is given a tail of its beta law; the tails are lowered until the chance that any of them lies
-outside is as asked, exactly, by a recursion over the number of points below the bounds. Only those counts take part
+outside is as asked, exactly, by a recursion over the number of points below the bounds (those of a Poisson process,
+whose steps are independent, given that there are ``n`` in all). Only those counts take part
 that a threshold can have: with a risk of 5 % and 20 labels it must have no bad one, and the band is then the exact
 interval of Clopper and Pearson for no event.
 
@@ -85,14 +86,14 @@ def crossing_above(bounds: Array, n: int) -> float:
     ----------
     bounds : of the first, second, ... order statistic, ascending, (k,)
     """
-    # Points below each bound: fewer than its rank is a crossing; k or more can't cross any later one.
+    # Points below each bound: fewer than its rank is a crossing; k or more can't cross any later one and are let go.
     k = len(bounds)
-    state = np.zeros(k + 1)
+    state = np.zeros(k)
     state[0] = 1.0
     crossed, before = 0.0, 0.0
     for rank, bound in enumerate(bounds, start=1):
-        state = _advance(state, n, before, float(bound))
-        crossed += float(state[:rank].sum())
+        state = _advance(state, n * (float(bound) - before))
+        crossed += float(state[:rank] @ _ends(np.arange(rank), n, float(bound)))
         state[:rank] = 0.0
         before = float(bound)
     return min(1.0, crossed)
@@ -105,32 +106,29 @@ def crossing_below(bounds: Array, n: int) -> float:
     ----------
     bounds : of the first, second, ... order statistic, ascending, (k,)
     """
+    # As many points below a bound as its rank are a crossing; what is left of the first k - 1 has never crossed.
     k = len(bounds)
-    state = np.zeros(k + 1)
+    state = np.zeros(k)
     state[0] = 1.0
-    crossed, before = 0.0, 0.0
+    before = 0.0
     for rank, bound in enumerate(bounds, start=1):
-        state = _advance(state, n, before, float(bound))
-        crossed += float(state[rank:].sum())
+        state = _advance(state, n * (float(bound) - before))
         state[rank:] = 0.0
         before = float(bound)
-    return min(1.0, crossed)
+    return min(1.0, max(0.0, 1.0 - float(state @ _ends(np.arange(k), n, before))))
 
 
-def _advance(state: Array, n: int, before: float, bound: float) -> Array:
-    """Return the law of the number of points below ``bound``, given that below ``before``; the last entry is 'or more'.
+def _advance(state: Array, rate: float) -> Array:
+    """Return the law of the points so far after ``rate`` more are expected, of a Poisson process; more are cut off."""
+    return np.asarray(np.convolve(state, _poisson(np.arange(len(state)), rate))[: len(state)])
 
-    A point that is not below ``before`` is below ``bound`` with probability (bound - before) / (1 - before).
-    """
-    from scipy.special import bdtrc, gammaln, xlog1py, xlogy
 
-    k = len(state) - 1
-    share = min(1.0, max(0.0, (bound - before) / (1.0 - before))) if before < 1.0 else 1.0
-    out = np.zeros(k + 1)
-    out[k] = state[k]
-    for have in np.flatnonzero(state[:k]):
-        left, more = n - have, np.arange(min(k - have, n - have + 1))
-        ways = gammaln(left + 1) - gammaln(more + 1) - gammaln(left - more + 1)
-        out[have : have + len(more)] += state[have] * np.exp(ways + xlogy(more, share) + xlog1py(left - more, -share))
-        out[k] += state[have] * (float(bdtrc(k - have - 1, left, share)) if k - have <= left else 0.0)
-    return out
+def _ends(points: Array, n: int, bound: float) -> Array:
+    """Return what turns a Poisson process with ``points`` below ``bound`` into one with ``n`` points in all."""
+    return _poisson(n - points, n * (1.0 - bound)) / _poisson(np.array([n]), float(n))
+
+
+def _poisson(counts: Array, rate: float) -> Array:
+    from scipy.special import gammaln, xlogy
+
+    return np.asarray(np.exp(xlogy(counts, max(0.0, rate)) - max(0.0, rate) - gammaln(counts + 1.0)))

@@ -1,107 +1,143 @@
 """Whether what held for one control slice still holds for the next pool.
 
-Two tests, and ``drifted`` when either finds something at 1 % after Bonferroni over the two:
+What is asked is whether the next slice is *worse by more than a margin*, not whether it differs at all: dubito scales
+its uncertainties anew in each iteration, on few validation structures, so that scores and ratios of all structures move
+together by some percent although no error has changed. Two tests, one way each, and ``drifted`` when either finds
+something at 1 % after Bonferroni over the two:
 
-- **labels**: the ratio of error to uncertainty of each structure, of the slice that calibrated and of the next one. A
-  permutation test of the difference of the mean logarithms, either way: a threshold that is carried over rests on
-  this ratio (Phipson and Smyth, https://doi.org/10.2202/1544-6115.1585: the p-value counts the sample itself and is
-  never too small).
-- **scores**: those of the next pool against those of the slice. Kolmogorov and Smirnov's two-sample test, one way:
-  larger scores say that the pool holds what the slice did not. Smaller ones are what a better model is meant to give.
+- **labels**: the ratio of error to uncertainty of each structure, the mean of its logarithm. A threshold that is
+  carried over rests on this ratio. Drift is a ratio that has grown to more than ``MARGIN`` times what it was. One that
+  has fallen by as much makes the old threshold ``cautious``, which is reported and never called drift.
+- **scores**: the mean rank, larger by more than the same margin: the pool holds what the slice before did not. Smaller
+  scores are what a better model is meant to give. Scores without unit that may be negative are compared as they are.
+
+Frames of one trajectory are alike. So slice is compared with slice, and whole trajectories change sides, see
+:mod:`dubito.certificate.permutation`; of the pool's other frames it is not kept which trajectory they are of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from dubito.certificate.permutation import N_PERMUTATIONS, can_reach, larger_mean_p_value, n_groups
 from dubito.certificate.pool import Array
-from dubito.core.random import generator
 
 LEVEL = 0.01
 N_TESTS = 2
-N_PERMUTATIONS = 9999
-_CHUNK = 2_000_000
-MIN_LABELS = 2
-"""Fewer ratios in a slice have no spread to compare."""
+MARGIN = 1.15
+"""Smaller moves are not told from those that a new calibration makes, see ``docs/certificate.md``."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What is kept of a control slice to compare it with the next.
+
+    Attributes
+    ----------
+    ratios : error over uncertainty of the labelled structures, positive; empty where scores have no unit
+    ratio_trajectories : the trajectory of each, '' where it has none
+    scores : finite ones
+    score_trajectories : the same for the scores
+    """
+
+    ratios: tuple[float, ...]
+    ratio_trajectories: tuple[str, ...]
+    scores: tuple[float, ...]
+    score_trajectories: tuple[str, ...]
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Looked | None:
+        """Return what a certificate keeps under ``slice``; None where trajectories were not kept yet."""
+        if not all(key in said for key in cls.__dataclass_fields__):
+            return None
+        return cls(*(tuple(said[key]) for key in cls.__dataclass_fields__))
+
+    def record(self) -> dict[str, Any]:
+        """Return it as it stands in ``metrics.json``."""
+        return {key: list(values) for key, values in asdict(self).items()}
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What the two tests say. Ratios are geometric means; None where there is too little to test."""
+    """What the tests say. Ratios are geometric means; p-values are None where there is too little to test.
+
+    Attributes
+    ----------
+    p_value : of the ratio not having grown by more than the margin
+    scores_p_value : the same of the scores
+    cautious_p_value : of the ratio not having fallen by more than the margin
+    margin : smaller factors are no drift
+    """
 
     p_value: float | None
     ratio_before: float | None
     ratio_now: float | None
     scores_p_value: float | None
     drifted: bool
+    cautious_p_value: float | None
+    cautious: bool
+    margin: float
 
     def record(self) -> dict[str, Any]:
         """Return it as it stands in ``metrics.json``."""
         return asdict(self)
 
 
-def drift_between(
-    ratios_before: Sequence[float] | Array,
-    ratios_now: Sequence[float] | Array,
-    scores_before: Sequence[float] | Array,
-    pool_scores: Array,
-    *,
-    seed: int,
-) -> Drift | None:
-    """Compare the slice that calibrated with the next one and its pool; None when nothing can be compared.
+Values = tuple[Array, list[str]]
 
-    Parameters
-    ----------
-    ratios_before, ratios_now : error over uncertainty of each structure, positive
-    scores_before : scores of the slice that calibrated
-    pool_scores : scores that stand for the next pool, see :func:`dubito.certificate.pool.sample_of`
-    """
-    before, now = _logs(ratios_before), _logs(ratios_now)
-    labels = permutation_p_value(before, now, seed=seed) if min(len(before), len(now)) >= MIN_LABELS else None
-    scores = larger_scores_p_value(np.asarray(scores_before, "f8"), pool_scores)
-    found = [p for p in (labels, scores) if p is not None]
+
+def drift_between(before: Looked, now: Looked, *, seed: int, n_permutations: int = N_PERMUTATIONS) -> Drift | None:
+    """Compare the slice that calibrated with the next one; None when nothing can be compared."""
+    old, new = (_kept(np.asarray(one.ratios, "f8"), one.ratio_trajectories, np.log) for one in (before, now))
+    grown = _p_value(old, new, seed, n_permutations)
+    fallen = _p_value(new, old, seed, n_permutations)
+    scores = _p_value(*_ranks(before, now), seed, n_permutations, margin=0.0)
+    found = [p for p in (grown, scores) if p is not None]
     if not found:
         return None
     return Drift(
-        p_value=labels,
-        ratio_before=float(np.exp(before.mean())) if len(before) else None,
-        ratio_now=float(np.exp(now.mean())) if len(now) else None,
+        p_value=grown,
+        ratio_before=_geometric_mean(old),
+        ratio_now=_geometric_mean(new),
         scores_p_value=scores,
         drifted=min(found) * N_TESTS < LEVEL,
+        cautious_p_value=fallen,
+        cautious=fallen is not None and fallen * N_TESTS < LEVEL,
+        margin=MARGIN,
     )
 
 
-def _logs(ratios: Sequence[float] | Array) -> Array:
-    values = np.asarray(ratios, "f8")
-    return np.asarray(np.log(values[np.isfinite(values) & (values > 0)]))
+def _kept(values: Array, trajectories: Sequence[str], what: Callable[[Array], Array]) -> Values:
+    """Return what is made of the positive values, with the trajectory of each."""
+    good = np.isfinite(values) & (values > 0)
+    return what(values[good]), [name for name, is_kept in zip(trajectories, good, strict=True) if is_kept]
 
 
-def permutation_p_value(first: Array, second: Array, *, seed: int, n_permutations: int = N_PERMUTATIONS) -> float:
-    """Return the two-sided p-value of a difference of means under random relabelling, never below 1 / (n + 1)."""
-    both, n = np.concatenate([first, second]), len(first)
-    share = 1.0 / n + 1.0 / len(second)
-    # mean(first) - mean(second) is a growing function of the sum over the first alone.
-    found = abs(first.mean() - second.mean())
-    rng = generator(seed, "drift")
-    extreme, left = 0, n_permutations
-    while left:
-        rows = min(left, max(1, _CHUNK // len(both)))
-        drawn = rng.permuted(np.tile(both, (rows, 1)), axis=1)[:, :n].sum(axis=1)
-        differences = np.abs(drawn * share - both.sum() / len(second))
-        extreme += int((differences >= found * (1 - 1e-9) - 1e-12).sum())
-        left -= rows
-    return (1 + extreme) / (1 + n_permutations)
+def _ranks(before: Looked, now: Looked) -> tuple[Values, Values]:
+    """Return the ranks of both slices' scores among all of them, those of the next one lowered by the margin."""
+    from scipy.stats import rankdata
+
+    old, new = np.asarray(before.scores, "f8"), np.asarray(now.scores, "f8")
+    has_unit = (old > 0).all() and (new > 0).all()
+    ranks = rankdata(np.concatenate([old, new / MARGIN if has_unit else new]))
+    return (ranks[: len(old)], list(before.score_trajectories)), (ranks[len(old) :], list(now.score_trajectories))
 
 
-def larger_scores_p_value(before: Array, pool: Array) -> float | None:
-    """Return the p-value of the pool having larger scores than the slice; None when either has none."""
-    before, pool = before[np.isfinite(before)], pool[np.isfinite(pool)]
-    if min(len(before), len(pool)) < MIN_LABELS:
+def _p_value(
+    first: Values, second: Values, seed: int, n_permutations: int, margin: float = math.log(MARGIN)
+) -> float | None:
+    """Return the p-value of the second mean not exceeding the first by more than the margin; None: too few groups."""
+    if not can_reach(LEVEL / N_TESTS, n_groups(first[1]), n_groups(second[1])):
         return None
-    from scipy.stats import ks_2samp
+    return larger_mean_p_value(
+        first[0], first[1], second[0] - margin, second[1], seed=seed, n_permutations=n_permutations
+    )
 
-    return float(ks_2samp(before, pool, alternative="greater", method="auto").pvalue)
+
+def _geometric_mean(logs: Values) -> float | None:
+    return float(np.exp(logs[0].mean())) if len(logs[0]) else None

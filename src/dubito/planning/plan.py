@@ -26,6 +26,9 @@ _NAMES = "q10", "q50", "q90"
 _STEPS = 9
 # Train error above this share of the error on held-out structures of the same kind: labels are not what is missing.
 TRAINING_LIMITED = 0.6
+# Within so many times the labels the tolerance may be kept soon, or at all: what confirms a certificate that held once,
+# and what a campaign lacks that is called stalled. Chosen on other simulated campaigns than those published.
+SOON, AT_ALL = 1.5, 4.0
 # One-sided 90 % of a normal law.
 _SURE = 1.2816
 
@@ -40,6 +43,7 @@ class Ahead:
     batch : labels of an iteration
     most : labels known at the end of the campaign, if budget and iterations are used up; None: no end is set
     target : error to reach, eV/Å; None: nothing tells
+    tolerable : error at which the tolerance would be kept, eV/Å; None: nothing tells
     core_hours : from the labels at the target to core-hours; None: nothing is measured
     """
 
@@ -48,6 +52,7 @@ class Ahead:
     most: int | None = None
     target: float | None = None
     target_from: str | None = None
+    tolerable: float | None = None
     core_hours: Callable[[float], float] | None = None
     core_hours_per_label: float | None = None
 
@@ -85,6 +90,9 @@ def make_plan(points: Sequence[Point], kind: str, ahead: Ahead, ratio: tuple[flo
         "target_from": ahead.target_from if ahead.target is not None else None,
         "forecast": [{"labels": int(n), **_named(curve.measured(n, sd, rng))} for n in places],
         **_target(to_target, reach, ahead),
+        "tolerable_error_ev_per_angstrom": ahead.tolerable,
+        "probability_tolerable_soon": _chance_within(curve, ahead.tolerable, SOON),
+        "probability_tolerable_at_all": _chance_within(curve, ahead.tolerable, AT_ALL),
         "core_hours_per_label": ahead.core_hours_per_label,
         "gain_percent_per_100_labels": _named(gain),
         "price_percent_per_100_labels": price,
@@ -108,6 +116,11 @@ def chance_of(curve: Curve, ahead: Ahead, share: float) -> float:
     """Return the probability that the next batch lowers the error by at least ``share``."""
     left = curve.error(ahead.labels + ahead.batch) / curve.error(ahead.labels)
     return float(np.mean(left <= 1 - share))
+
+
+def _chance_within(curve: Curve, error: float | None, times: float) -> float | None:
+    """Return the probability that an error is reached within so many times the labels of the last point."""
+    return None if error is None else float(np.mean(curve.labels_to(error) <= times * curve.last))
 
 
 def limited_by(ratio: tuple[float, float] | None) -> str:

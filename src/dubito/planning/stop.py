@@ -25,6 +25,11 @@ def is_below_price(plan: Mapping[str, Any] | None, price: float) -> bool | None:
     return None if plan is None else bool(plan["gain_percent_per_100_labels"]["q50"] < price)
 
 
+def may_be_tolerable(plan: Mapping[str, Any] | None) -> bool:
+    """Return whether the learning curve gives the tolerance a chance of 10 % to be kept soon, if not already."""
+    return plan is not None and (plan.get("probability_tolerable_soon") or 0.0) >= CHANCE
+
+
 def has_not_fallen(points: Sequence[Point]) -> bool:
     """Return whether the error of the last three points is no lower than that before them, beyond its sampling error.
 
@@ -43,9 +48,12 @@ def why_stalled(points: Sequence[Point], plan: Mapping[str, Any] | None) -> str 
 
     Stalled: the error has not fallen for three iterations, and either training is the limit or there is hardly a
     chance that the next batch lowers it by 5 %. Not where the target is reached, or has a chance of 10 % within
-    reach of the forecast: noisy points hide a slow fall, and a certificate may only want another control slice.
+    reach of the forecast, nor where the tolerance has one to be kept within four times the labels: noisy points hide a
+    slow fall, and a certificate may only want another control slice.
     """
     if plan is None or not has_not_fallen(points) or plan["labels_to_target"]["q10"] is not None:
+        return None
+    if (plan["probability_tolerable_at_all"] or 0.0) >= CHANCE:
         return None
     if plan["limited_by"] == "training":
         return "training"

@@ -191,7 +191,9 @@ def _iteration(where: Path, index: int, config: Config) -> Iteration:
     manifest = _json_if_there(where / "selection.json")
     shards = [where / "labels" / f"shard_{shard:03d}.h5" for shard in range(int(manifest.get("n_shards", 0)))]
     profiles = [where / "predictions" / f"profile_{profile.name}.h5" for profile in config.evaluation.profiles]
-    selected = where / "selected.h5"
+    selected, asked = where / "selected.h5", where / "predictions" / "batch.h5"
+    if manifest.get("adaptive") and asked.is_file():
+        selected = asked  # when it was selected not all members had been asked about all of it
     stops, walkers = _stops(_present(where / "pool" / f"job_{job}.h5" for job in range(config.sampling.n_jobs)))
     metrics = read_object(where / "metrics.json", labels=dict)
     driver = str(metrics.get("method") or config.uncertainty.first_driver)

@@ -1,13 +1,14 @@
 """From a pool to a batch: gates, duplicate guard, control slice, acceptance window, selection, budget.
 
 The control slice is drawn at random from the gated pool *before* anything is selected, so that it
-stands for the pool: errors measured on it are those of the structures the campaign visits.
+stands for the pool: errors measured on it are those of the structures the campaign visits. A near-copy of one drawn
+before is not labelled, but counts as drawn: it inherits the label.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from dubito.selection.centers import nearest_centers
 from dubito.selection.quota import quota
 from dubito.selection.reasons import OVER_BUDGET
 from dubito.selection.registry import make_selector
-from dubito.selection.search import Rejection, Search
+from dubito.selection.search import Copy, Rejection, Search
 from dubito.selection.strata import shares
 from dubito.selection.window import outside
 
@@ -37,12 +38,14 @@ class Batch:
     Attributes
     ----------
     pool : indices of the candidates that the control slice was drawn from, those drawn included
+    copies : drawn for the control slice, but near-copies of a control structure that is labelled
     """
 
     chosen: list[int]
     reasons: list[str]
     rejected: list[Rejection]
     pool: Array
+    copies: list[Copy] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
         """Return how many candidates were rejected for each reason."""
@@ -119,7 +122,9 @@ def choose_batch(
         search.chosen.sort()
         return Batch(search.chosen, search.reasons, search.rejected, pool)
     n_control, n_select = quota(config, len(pool), remaining)
-    search.take(generator(seed, "control", iteration).permutation(pool).tolist(), CONTROL, n_control)
+    # The first of a random order: a simple random draw, whatever is like what.
+    drawn = generator(seed, "control", iteration).permutation(pool)[:n_control]
+    copies = search.draw(drawn.tolist(), CONTROL)
     rows = np.flatnonzero(search.open)
     limits = None if accepted_up_to is None else accepted_up_to[rows]
     for out, reason in outside(scores[rows], [search.ids[i] for i in rows], config, limits):
@@ -127,7 +132,7 @@ def choose_batch(
     selector = make_selector(config.selector)
     strata = candidates.text("origin/sampler") if config.stratify_by_sampler else [""] * len(candidates)
     _select(search, selector, scores, given, strata, n_select, rng)
-    return Batch(search.chosen, search.reasons, search.rejected, pool)
+    return Batch(search.chosen, search.reasons, search.rejected, pool, copies)
 
 
 def _known(features: Array, labelled_features: Array | None) -> Array:

@@ -22,6 +22,14 @@ class Rejection:
     value: float
 
 
+@dataclass(frozen=True)
+class Copy:
+    """A candidate that was drawn, but is as good as one drawn before: index, and that of the one that is labelled."""
+
+    index: int
+    of: int
+
+
 class Search:
     """The candidates of a pool, and what has become of each.
 
@@ -95,13 +103,33 @@ class Search:
             if self._close(self.nearest[i]):
                 self.reject(np.array([i]), DUPLICATE_BATCH, self.nearest)
                 continue
-            self.open[i] = False
-            self.chosen.append(int(i))
-            self.reasons.append(reason)
-            np.minimum(self.nearest, self.prints.to_one(self.prints, i), out=self.nearest)
+            self._choose(i, reason)
             count += 1
             if count == limit:
                 return
+
+    def draw(self, drawn: Iterable[int], reason: str) -> list[Copy]:
+        """Choose all that were drawn, but for near-copies of those drawn before them; return these.
+
+        A copy is rejected as a duplicate, but no other candidate takes its place: with one the draw would favour
+        whatever has few copies. Nothing must be chosen before.
+        """
+        copies: list[Copy] = []
+        for i in drawn:
+            if not self._close(self.nearest[i]):
+                self._choose(i, reason)
+                continue
+            self.reject(np.array([i]), DUPLICATE_BATCH, self.nearest)
+            # Of what was labelled before nothing is this near any more, so it is one of those chosen here.
+            distances = self.prints.to_one(self.prints, i)[self.chosen]
+            copies.append(Copy(int(i), self.chosen[int(np.argmin(distances))]))
+        return copies
+
+    def _choose(self, i: int, reason: str) -> None:
+        self.open[i] = False
+        self.chosen.append(int(i))
+        self.reasons.append(reason)
+        np.minimum(self.nearest, self.prints.to_one(self.prints, i), out=self.nearest)
 
     def _close(self, distance: Array) -> Array:
         threshold = self.duplicate_distance

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dubito.certificate.audit import audit
-from dubito.certificate.certify import Slice, certify
+from dubito.certificate.certify import certify
 from dubito.certificate.drift import drift_between
 from dubito.certificate.pool import StratumScores, read_pool_scores, sample_of
 from dubito.config.selection import SelectionConfig
-from dubito.core.errors import DataError
 from dubito.core.files import read_json
 from dubito.core.random import seed_for
 from dubito.data.structures import Array
 from dubito.reporting.evaluated import Evaluated
-
-CONTROL = "control"
+from dubito.stages._accepted import scoring_mode
+from dubito.stages._control_slice import as_drawn, control_rows, slice_of
 
 
 def certificate_of(
@@ -46,12 +45,12 @@ def certificate_of(
     DataError
         When the manifest's lists don't belong together, or when a labelled control structure is not among them.
     """
-    rows = [i for i, reason in enumerate(manifest["reasons"]) if reason == CONTROL]
+    rows = control_rows(manifest)
     said = manifest.get("pool_scores")
     if not rows or not said:
         return None
-    ids, pool = [manifest["ids"][i] for i in rows], read_pool_scores(said)
-    judged = _slice(control, manifest, rows, method)
+    score_of, pool = {manifest["ids"][i]: manifest["scores"][i] for i in rows}, read_pool_scores(said)
+    judged = slice_of(control, manifest, method)
     result = certify(
         judged,
         pool,
@@ -63,12 +62,16 @@ def certificate_of(
     earlier = before.get("certificate")
     if earlier is not None and earlier["method"] != method:
         earlier = None  # scores of another method are on another scale
-    kept = {"ratios": _ratios(control, dict(zip(ids, judged.scores, strict=True)), method)}
+    drawn = None if control is None else as_drawn(control, manifest)
+    kept = {"ratios": _ratios(drawn, score_of, method)}
     kept["scores"] = [float(score) for score in judged.scores if np.isfinite(score)]
     of_drift = seed_for(seed, "certificate", int(manifest["iteration"]))
     return {
         "method": method,
+        "scoring_mode": scoring_mode(manifest.get("adaptive")),
         **result,
+        # n_control counts draws: a near-copy of a labelled control structure has its label.
+        "n_control_labelled": 0 if control is None else len(control),
         "audit": None
         if earlier is None
         else audit(earlier, int(before["iteration"]), judged, selection.force_tolerance_ev_per_angstrom),
@@ -84,37 +87,12 @@ def miss_rate_of(certificate: Mapping[str, Any] | None) -> dict[str, Any]:
     n_failed = certificate["n_control_failed"]
     return {
         **certificate["miss_rate"],
-        # As ever: labelled ones. The certificate counts those that failed among its control structures, as bad.
+        # As ever: those with a label. The certificate counts those that failed among its control structures, as bad.
         "n_control": certificate["n_control"] - n_failed,
         "n_control_failed": n_failed,
         "tolerance_ev_per_angstrom": certificate["tolerance_ev_per_angstrom"],
         "risk": certificate["risk"],
     }
-
-
-def _slice(control: Evaluated | None, manifest: Mapping[str, Any], rows: Sequence[int], method: str) -> Slice:
-    """Return scores, errors and strata of the slice in the order of the manifest; a failed label has no error."""
-    strata, scores = manifest.get("strata") or [], manifest["scores"]
-    if not len(strata) == len(scores) == len(manifest["ids"]):
-        raise DataError(
-            f"The manifest of iteration {manifest.get('iteration')} has {len(manifest['ids'])} structures, "
-            f"{len(scores)} scores and {len(strata)} strata, expected as many of each. Delete it and start again."
-        )
-    errors: dict[str, float] = {}
-    if control is not None:
-        errors = dict(zip(control.structures.ids, control.worst_force_error(method).tolist(), strict=True))
-    missing = sorted(set(errors) - {manifest["ids"][i] for i in rows})
-    if missing:
-        raise DataError(
-            f"The manifest of iteration {manifest.get('iteration')} has no score for control structure "
-            f"{missing[0][:8]}: manifest and selection don't belong together. Delete both and start again."
-        )
-    nothing = float("nan")
-    return Slice(
-        scores=np.array([nothing if scores[i] is None else scores[i] for i in rows], dtype="f8"),
-        errors=np.array([errors.get(manifest["ids"][i], nothing) for i in rows], dtype="f8"),
-        strata=tuple(str(strata[i]) for i in rows),
-    )
 
 
 def _ratios(control: Evaluated | None, score_of: Mapping[str, float], method: str) -> list[float]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final, Literal
 
 from dubito.config.planning import PlanningConfig
 from dubito.config.selection import SelectionConfig
-from dubito.planning.stop import is_below_price
+from dubito.planning.plan import SOON
+from dubito.planning.stop import is_below_price, may_be_tolerable
 
 Json = Mapping[str, Any]
+Looks = Literal["once", "twice", "two_of_three", "agreed"]
+# What confirms a certificate, since of many looks one is lucky: nothing; that it held in the iteration before; in one
+# of the two before; in one of these or else a learning curve that agrees. Compared in docs/planning.md.
+LOOKS: Final[Looks] = "agreed"
 
 
 def is_by_certificate(metrics: Json) -> bool:
@@ -34,27 +39,33 @@ def certified(
     selection: SelectionConfig,
     *,
     is_last: bool,
+    looks: Looks = LOOKS,
 ) -> str | None:
     """Return why the campaign may end with its certificate; None: it may not.
 
-    The certificate held in two iterations in a row, each on a fresh control slice, without drift between them, and
-    more labels are not worth their price. Where nothing tells what they are worth (fewer than three points of the
-    learning curve), it ends so only where it would end anyway.
+    The certificate holds and is confirmed, and more labels are not worth their price. Where nothing tells what they are
+    worth (fewer than three points of the learning curve), it ends so only where it would end anyway.
     """
     below = is_below_price(plan, planning.worth_percent_per_100_labels)
-    if not (_has_held_twice(history) and (below or (below is None and is_last))):
+    held = _confirmed(history, plan, looks)
+    if held is None or not (below or (below is None and is_last)):
         return None
-    found, before, now = history[-1]["certificate"], history[-2]["iteration"], history[-1]["iteration"]
+    found, tolerance = history[-1]["certificate"], selection.force_tolerance_ev_per_angstrom
     return (
-        f"In iterations {before} and {now} the certificate held on fresh control slices, without drift between them: "
-        f"{found['accepted_fraction']:.0%} of the pool are accepted, and of these at most {found['bound']:.1%} are "
-        f"expected to have a force error above {selection.force_tolerance_ev_per_angstrom:g} eV/Å "
+        f"{held}: {found['accepted_fraction']:.0%} of the pool are accepted, and of these at most "
+        f"{found['bound']:.1%} are expected to have a force error above {tolerance:g} eV/Å "
         f"({found['n_control']} random control structures), within the stated risk of {selection.risk:.1%}; "
         f"{_worth(plan, planning)}."
     )
 
 
-def lacking(history: Sequence[Json], plan: Json | None, planning: PlanningConfig, selection: SelectionConfig) -> str:
+def lacking(
+    history: Sequence[Json],
+    plan: Json | None,
+    planning: PlanningConfig,
+    selection: SelectionConfig,
+    looks: Looks = LOOKS,
+) -> str:
     """Say what keeps the campaign from being certified, or that nothing does but its price."""
     found, now = history[-1]["certificate"], history[-1]["iteration"]
     if not found.get("holds"):
@@ -62,15 +73,38 @@ def lacking(history: Sequence[Json], plan: Json | None, planning: PlanningConfig
         return f"The certificate does not hold yet. {because}".strip()
     if _has_drifted(found):
         return "The certificate holds, but the errors have drifted since the iteration before, so it has to hold again."
-    if not _has_held_twice(history):
-        return f"The certificate holds for the first time in iteration {now}; it has to hold on a fresh slice again."
+    if _confirmed(history, plan, looks) is None:
+        return (
+            f"The certificate holds for the first time in iteration {now}, and the learning curve does not confirm it; "
+            "it has to hold on a fresh slice again."
+        )
     return f"The certificate has held since iteration {certified_since(history)}, but {_worth(plan, planning)}."
 
 
-def _has_held_twice(history: Sequence[Json]) -> bool:
-    """Return whether the certificate held in the last two iterations, without drift between them."""
-    last = [metrics.get("certificate") or {} for metrics in history[-2:]]
-    return len(last) == 2 and all(found.get("holds") for found in last) and not _has_drifted(last[1])
+def _confirmed(history: Sequence[Json], plan: Json | None, looks: Looks) -> str | None:
+    """Say in which iterations the certificate held, and what confirms it; None: it does not hold, or nothing does."""
+    last, now = history[-1]["certificate"], history[-1]["iteration"]
+    if not last.get("holds") or _has_drifted(last):
+        return None
+    once = f"In iteration {now} the certificate held on a fresh control slice"
+    if looks == "once":
+        return once
+    for metrics in reversed(history[-2 if looks == "twice" else -3 : -1]):
+        found = metrics.get("certificate") or {}
+        if found.get("holds"):
+            return (
+                f"In iterations {metrics['iteration']} and {now} the certificate held on fresh control slices, without "
+                "drift between them"
+            )
+        if _has_drifted(found):
+            break
+    if plan is None or looks != "agreed" or not may_be_tolerable(plan):
+        return None
+    error = 1000 * plan["tolerable_error_ev_per_angstrom"]
+    return (
+        f"{once}, and the learning curve confirms it (a chance of {plan['probability_tolerable_soon']:.0%} that the "
+        f"{error:.0f} meV/Å at which the tolerance would be kept are reached within {SOON:g} times the labels)"
+    )
 
 
 def _has_drifted(found: Json) -> bool:

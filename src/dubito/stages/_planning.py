@@ -91,15 +91,16 @@ def outlook(
     last, costs = history[-1], costs or Prices()
     now, batch = known_labels(last), _batch(manifests, selection)
     target, source = planning.target_force_rmse_ev_per_angstrom, "config"
+    tolerable = target_by_tolerance(history, points, selection.force_tolerance_ev_per_angstrom, selection.risk)
     if target is None:
-        source = "certificate"
-        target = target_by_tolerance(history, points, selection.force_tolerance_ev_per_angstrom, selection.risk)
+        target, source = tolerable, "certificate"
     ahead = Ahead(
         labels=now,
         batch=batch,
         most=_most(last, manifests, campaign, batch),
         target=target,
         target_from=source,
+        tolerable=tolerable,
         core_hours=costs.core_hours(now, batch),
         core_hours_per_label=None if costs.label is None else costs.label / 3600,
     )

@@ -14,7 +14,7 @@ from dubito.core import progress
 from dubito.core.errors import DataError
 from dubito.core.files import read_json, write_json
 from dubito.planning.stop import ITERATIONS, why_stalled
-from dubito.stages._certified import certified, certified_since, is_by_certificate, lacking
+from dubito.stages._certified import LOOKS, Looks, certified, certified_since, is_by_certificate, lacking
 from dubito.stages._planning import Outlook, outlook, prices
 from dubito.stages._way_on import RETRY
 
@@ -96,6 +96,7 @@ def decide(
     labelling: LabellingConfig,
     planning: PlanningConfig | None = None,
     ahead: Outlook | None = None,
+    looks: Looks = LOOKS,
 ) -> tuple[str, str]:
     """Return the state after the last iteration and the reason for it.
 
@@ -105,6 +106,7 @@ def decide(
     ----------
     history, plans : metrics and manifests of all iterations, in order
     ahead : what more labels would bring; None: nothing is known
+    looks : what confirms a certificate
     """
     metrics, manifest = history[-1], plans[-1]
     planning, ahead = planning or PlanningConfig(), ahead or Outlook([], None)
@@ -114,8 +116,8 @@ def decide(
     may_be_flat = "certificate" in metrics and certified_since(history) is None
     missing = ""
     if is_by_certificate(metrics):
-        yes = certified(history, ahead.plan, planning, selection, is_last=is_last)
-        missing = lacking(history, ahead.plan, planning, selection)
+        yes = certified(history, ahead.plan, planning, selection, is_last=is_last, looks=looks)
+        missing = lacking(history, ahead.plan, planning, selection, looks)
     else:
         yes = _certified(metrics["miss_rate"], selection)
     for state, reason in (

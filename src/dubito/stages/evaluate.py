@@ -23,7 +23,8 @@ from dubito.metrics.ranking import spearman
 from dubito.metrics.reduce import atom_norm
 from dubito.reporting.evaluated import Evaluated, join_labels, read_evaluated, read_profile
 from dubito.stages._bakeoff import bakeoff, costs_of
-from dubito.stages._certificate import CONTROL, certificate_of, miss_rate_of
+from dubito.stages._certificate import certificate_of, miss_rate_of
+from dubito.stages._control_slice import CONTROL, as_drawn
 
 
 def run(
@@ -68,6 +69,9 @@ def run(
     method = said.get("method") or method
     sets = _sets(data, predictions, profiles, test, new if iteration > 0 else None)
     certificate = certificate_of(sets.get(CONTROL), said, method, selection, previous, seed=seed)
+    if CONTROL in sets:
+        # All else that is said of the control slice stands for the pool too.
+        sets[CONTROL] = as_drawn(sets[CONTROL], said)
     metrics = {
         "iteration": iteration,
         "labels": _labels(data, len(new), [read_json(path) for path in shard_reports]),

@@ -20,7 +20,7 @@ from dubito.data.structures import Array, Structures
 from dubito.metrics.reduce import structure_max, worst_atom
 from dubito.selection.batch import CONTROL, Batch, choose_batch
 from dubito.selection.strata import pool_scores
-from dubito.stages._accepted import accepted_up_to
+from dubito.stages._accepted import TrustedBefore, accepted_up_to, scoring_mode
 from dubito.stages._shards import plan_shards
 
 _COUNTS = ("stops", "steps", "walkers")
@@ -79,7 +79,8 @@ def run(
         said = _Said(reader, method if iteration > 0 and len(pool) else None)
         scores, has_unit = (said.scores(), said.has_unit) if iteration > 0 else (None, False)
         features, known = _features(ensemble, selection, pool, labelled, threads)
-        limits = _limits(metrics, pool, method)
+        adaptive = read_attributes(candidates).get("adaptive")
+        before = _trusted_before(metrics, pool, method, adaptive)
         batch = choose_batch(
             pool,
             labelled=labelled,
@@ -92,7 +93,7 @@ def run(
             forces=said.get("forces"),
             features=features,
             labelled_features=known,
-            accepted_up_to=limits,
+            accepted_up_to=before.limits,
             counts_electrons=counts_electrons,
             remaining=remaining_labels,
         )
@@ -117,7 +118,7 @@ def run(
     if scores is not None:
         if len(pool) and not len(batch.pool):
             plan["nothing_left"] = _nothing_left_of(pool, batch)
-        plan |= {"window": _window(selection, limits), "adaptive": read_attributes(candidates).get("adaptive")}
+        plan |= {"window": _window(selection, before), "adaptive": adaptive}
     write_json(manifest, plan)
     return _line(plan, remaining_labels)
 
@@ -133,15 +134,16 @@ def _features(
     return batch_features(ensemble, selection.features, pool, labelled, threads=threads)
 
 
-def _limits(metrics: Path | None, pool: Structures, method: str | None) -> Array | None:
-    """Return up to which score the certificate of the iteration before accepts each; None: it says nothing."""
+def _trusted_before(metrics: Path | None, pool: Structures, method: str | None, adaptive: Any) -> TrustedBefore:
+    """Return up to which score the certificate of the iteration before accepts each."""
     if metrics is None or method is None:
-        return None
-    return accepted_up_to(metrics, pool.text("origin/sampler"), method)
+        return TrustedBefore(None, None)
+    return accepted_up_to(metrics, pool.text("origin/sampler"), method, scoring_mode(adaptive))
 
 
-def _window(selection: SelectionConfig, limits: Array | None) -> dict[str, Any]:
+def _window(selection: SelectionConfig, before: TrustedBefore) -> dict[str, Any]:
     """Return what the manifest says of the scores that were worth a label."""
+    limits = before.limits
     known = np.zeros(0) if limits is None else np.unique(limits[np.isfinite(limits)])
     return {
         "min_score": selection.min_score,
@@ -149,6 +151,7 @@ def _window(selection: SelectionConfig, limits: Array | None) -> dict[str, Any]:
         "skip_top_fraction": selection.skip_top_fraction,
         # One for each stratum where they differ; null: nothing was accepted, or nobody asked.
         "accepted_up_to": [float(limit) for limit in known] or None,
+        "certificate_ignored": before.ignored,
     }
 
 
@@ -163,9 +166,19 @@ def _plan(batch: Batch, pool: Structures, chosen: Structures, scores: Array | No
         "scores": [None if scores is None else float(scores[i]) for i in batch.chosen],
     }
     if scores is not None:
-        strata = pool.text("origin/sampler")
+        strata, ids = pool.text("origin/sampler"), pool.ids
         said["strata"] = [strata[i] for i in batch.chosen]
         said["pool_scores"] = pool_scores(scores[batch.pool], [strata[i] for i in batch.pool])
+        # Drawn as control as well, and counted there: the label of the structure that they are copies of is theirs.
+        said["control_copies"] = [
+            {
+                "of": ids[copy.of],
+                "id": ids[copy.index],
+                "score": float(scores[copy.index]),
+                "stratum": strata[copy.index],
+            }
+            for copy in batch.copies
+        ]
     return said
 
 
@@ -249,6 +262,8 @@ def _line(plan: dict[str, Any], remaining: int | None) -> str:
     text = f"{plan['n_selected']} of {plan['n_candidates']} candidates selected"
     if plan["n_control"]:
         text += f", {plan['n_control']} of them control"
+        if copies := len(plan.get("control_copies", [])):
+            text += f" ({copies} more drawn, {'a near-copy' if copies == 1 else 'near-copies'} of these)"
     if plan["rejected"]:
         text += "; " + ", ".join(f"{count} {reason}" for reason, count in plan["rejected"].items())
     if remaining is not None:
