@@ -15,23 +15,27 @@ def _percent(value: float | None, digits: int = 1) -> str:
 def miss_rates(found: Json) -> Table:
     """What is asked and what comes, by risk, labels and how much of the pool is wrong."""
     head = ["risk", "control labels", "wrong in the pool", "miss rate (± s.e.)", "anything accepted"]
-    head += ["miss rate where so", "median upper limit", "interval holds the truth", "certificate holds"]
+    head += ["miss rate where so", "median upper limit", "interval holds the truth", "where accepted"]
+    head += ["certificate holds"]
     rows = []
     for r in found.get("settings", []):
         miss = f"{100 * r['miss_rate']:.2f} ± {100 * r['standard_error']:.2f} %"
         rows.append(
             [_percent(r["risk"], 0), r["n_control"], _percent(r["bad_share"], 0), miss]
             + [_percent(r["accepted_something"], 0), _percent(r["miss_rate_where_accepted"])]
-            + [_percent(r["median_upper_limit"]), _percent(r["interval_coverage"]), _percent(r["held"], 0)]
+            + [_percent(r["median_upper_limit"]), _percent(r["interval_coverage"])]
+            + [_percent(r["interval_coverage_where_accepted"]), _percent(r["held"], 0)]
         )
     return head, rows
 
 
 def drift(found: Json) -> Table:
     """How often drift is found."""
-    head = ["labels in each slice", "spread of the ratio", "what moved", "found", "by the labels", "by the scores"]
+    head = ["frames", "labels in each slice", "spread of the ratio", "what moved", "drift", "by the labels"]
+    head += ["by the scores", "cautious"]
+    keys = ("drifted", "by_labels", "by_scores", "cautious")
     rows = [
-        [d["n_slice"], d["spread_ratio"], name, *[_percent(v[key]) for key in ("drifted", "by_labels", "by_scores")]]
+        [d.get("frames"), d["n_slice"], d["spread_ratio"], name, *[_percent(v.get(key)) for key in keys]]
         for d in found.get("drift", [])
         for name, v in d["found"].items()
     ]
@@ -61,11 +65,11 @@ def looks(found: Json) -> Table:
         "certified at the first: ever",
         "miss rate then",
     ]
-    head += ["two in a row: ever", "miss rate then"]
+    head += ["two in a row: ever", "miss rate then", "over all campaigns"]
     rows = []
     for r in found.get("looks", []):
         row = [r["n_control"], _percent(r["bad_share"], 0), _percent(r["holds_in_one_look"], 0)]
         for name in ("first", "two_in_a_row"):
             row += [_percent(r[f"certified_{name}"], 0), _percent(r[f"miss_rate_at_stop_{name}"])]
-        rows.append(row)
+        rows.append([*row, _percent(r["miss_rate_all_two_in_a_row"])])
     return head, rows

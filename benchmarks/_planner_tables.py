@@ -39,6 +39,26 @@ def curves(found: Json) -> Table:
     return head, rows
 
 
+def own_target(found: Json) -> Table:
+    """How often 80 % intervals hold the labels to a target that is itself estimated from the tolerance."""
+    head = ["control labels of a slice", "curve of", "campaigns", "labels to target inside"]
+    head += ["had the target been taken as exact", "target off (median)"]
+    kinds = {"test": "test set", "control": "control slices"}
+    rows = [
+        [
+            size,
+            kinds[kind],
+            r["campaigns"],
+            f"{100 * r['coverage_80']:.0f} %",
+            f"{100 * r['coverage_80_target_taken_as_exact']:.0f} %",
+            f"{100 * r['median_log_target_off']:.1f} %",
+        ]
+        for size, ways in found.get("own_target", {}).items()
+        for kind, r in ways.items()
+    ]
+    return head, rows
+
+
 def campaigns(found: Json) -> Table:
     """Where the stop rule ends simulated campaigns, against two oracles."""
     groups = dict(found.get("campaigns", {}))

@@ -62,6 +62,53 @@ def planted_pool(
     )
 
 
+def recalibrated(rng: np.random.Generator, pool: PlantedPool, n_valid: int, spread_ratio: float) -> PlantedPool:
+    """Scale the uncertainties of a pool on a few validation structures, as dubito does in every iteration.
+
+    The validation structures are those of an unchanged model; with the pool drawn at a ratio of 1.8 nothing has moved.
+    """
+    valid = planted_pool(rng, n_valid, spread_ratio=spread_ratio)
+    scale = float(np.sqrt(np.mean(valid.ratios**2)))
+    return PlantedPool(pool.scores * scale, pool.errors, pool.ratios / scale)
+
+
+@dataclass(frozen=True)
+class Walked:
+    """Frames of walkers: score, ratio of error to uncertainty, and the walker of each; (n,) each."""
+
+    scores: NDArray[np.float64]
+    ratios: NDArray[np.float64]
+    walkers: list[str]
+
+
+def walked_pool(
+    rng: np.random.Generator, walkers: int, frames: int, tau: float, *, ratio: float = 1.8, sigma: float = SIGMA
+) -> Walked:
+    """Draw frames that are alike along each walker: logarithms of score and ratio are stationary AR(1) processes.
+
+    Half of the variance of the ratio's logarithm comes anew with every frame.
+
+    Parameters
+    ----------
+    tau : frames over which the correlation falls to 1/e
+    """
+    keep = np.exp(-1 / tau)
+
+    def alike() -> NDArray[np.float64]:
+        out = np.empty((walkers, frames))
+        out[:, 0] = rng.normal(size=walkers)
+        for t in range(1, frames):
+            out[:, t] = keep * out[:, t - 1] + np.sqrt(1 - keep * keep) * rng.normal(size=walkers)
+        return out.ravel()
+
+    noise = rng.normal(size=walkers * frames)
+    return Walked(
+        scores=np.sqrt(3) * sigma * np.exp(SPREAD_STRUCTURES * alike()),
+        ratios=ratio * np.exp(SPREAD_RATIO * (alike() + noise)),
+        walkers=[f"walker{w}" for w in np.repeat(np.arange(walkers), frames)],
+    )
+
+
 def tolerance_for(bad_share: float, ratio: float = 1.8, *, seed: int = 0) -> float:
     """Return the force tolerance (eV/Å) that a given share of the planted pool exceeds."""
     whole = planted_pool(np.random.default_rng(seed), 100_000, ratio)

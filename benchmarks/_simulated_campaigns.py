@@ -72,7 +72,7 @@ def draw_setting(truth: Truth, rng: np.random.Generator, n_control: int | None =
     strict, loose = (np.log(_tolerance(float(truth.error(n)), risk)) for n in (900, 150))
     tolerance, batch = float(np.exp(rng.uniform(strict, loose))), int(rng.integers(50, 151))
     n_test = TEST * int(rng.integers(2))
-    test_error = float(np.exp(_sd(n_test) * rng.standard_normal())) if n_test else 1.0
+    test_error = float(np.exp(sampling_sd(n_test) * rng.standard_normal())) if n_test else 1.0
     return Setting(100, batch, n_control or drawn, risk, tolerance, PRICE, n_test, test_error)
 
 
@@ -82,7 +82,7 @@ def on_a_plateau(truth: Truth, setting: Setting, times: float) -> tuple[Truth, S
     return flat, replace(setting, tolerance=_tolerance(float(flat.error(PLATEAU)), times * setting.risk))
 
 
-def _sd(n: int) -> float:
+def sampling_sd(n: int) -> float:
     """Return the relative sampling error of an RMSE over ``n`` structures."""
     return float(np.sqrt((np.exp(4 * SPREAD**2) - 1) / n) / 2)
 
@@ -127,7 +127,7 @@ def measured(k: int, truth: Truth, setting: Setting, rng: np.random.Generator) -
         found["errors"]["test"] = {
             "n_structures": setting.n_test,
             "force_rmse_ev_per_angstrom": error * setting.test_error,
-            "force_rmse_relative_sd": _sd(setting.n_test),
+            "force_rmse_relative_sd": sampling_sd(setting.n_test),
         }
     if k == 0:
         return found
@@ -191,7 +191,7 @@ def run(
         for looks in RULES:
             if k and looks not in confirmed:
                 # At no price the certificate alone decides.
-                yes = certified(history, ahead.plan, free, selection, is_last=False, looks=looks)
+                yes = certified(history, ahead.plan, free, selection, looks=looks)
                 confirmed |= {looks: k} if yes else {}
             if looks not in ends:
                 state, _ = decide(history, manifests, campaign, selection, labelling, planning, ahead, looks)

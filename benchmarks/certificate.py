@@ -2,6 +2,7 @@
 
     python benchmarks/certificate.py            # about five minutes on one core
     python benchmarks/certificate.py --short    # 200 repeats of everything; written beside the full results
+    python benchmarks/certificate.py --part drift  # only this; the other parts stay as the file has them
 
 Measured: the share of wrong structures among the accepted ones of the rest of the pool (0 where none is accepted)
 against the asked risk; how often the 95 % interval holds the truth; how often drift is found with and without it; what
@@ -16,17 +17,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from _planted import SPREAD_RATIO, PlantedPool, planted_pool, tolerance_for
+from _certificate_drift import N_POOL, RATIO, RATIO_AFTER, all_drifts
+from _planted import PlantedPool, planted_pool, tolerance_for
 from _publish import publish
+from tables import read
 
 from dubito.certificate.certify import Slice, certify
-from dubito.certificate.drift import drift_between
 from dubito.certificate.pool import StratumScores
 from dubito.core.random import generator
 
-N_POOL = 1000
 MIN_ACCEPTED = 0.9
-RATIO, RATIO_AFTER = 1.8, 2.7
+PARTS = ("settings", "drift", "strata", "stale", "looks")
 MAIN = {"risk": 0.05, "n_control": 20, "bad_share": 0.1}
 """The defaults of a campaign, on a pool in which a tenth of all structures is wrong: twice what the risk allows."""
 
@@ -94,27 +95,6 @@ def setting(risk: float, n_control: int, bad_share: float, repeats: int, seed: i
         "interval_coverage_where_accepted": float(np.mean([one["covered"] for one in some])) if some else None,
         "median_upper_limit": float(np.median([one["high"] for one in some])) if some else None,
     }
-
-
-def drift(n_slice: int, repeats: int, seed: int, spread_ratio: float = SPREAD_RATIO) -> Row:
-    """Measure how often drift is found when nothing moves, when errors outgrow uncertainties, when scores grow."""
-    rng = generator(seed, "drift", n_slice, f"{spread_ratio}")
-    cases = {
-        "nothing": {},
-        "ratio 1.8 to 2.7": {"ratio": RATIO_AFTER},
-        "uncertainty x 1.5": {"sigma": 0.075},
-        "a better model, uncertainty x 0.7": {"sigma": 0.035},
-    }
-    counts = {name: np.zeros(3, int) for name in cases}
-    for repeat in range(repeats):
-        before = planted_pool(rng, n_slice, RATIO, spread_ratio=spread_ratio)
-        for name, change in cases.items():
-            pool = planted_pool(rng, N_POOL, **{"ratio": RATIO, "spread_ratio": spread_ratio, **change})
-            found = drift_between(before.ratios, pool.ratios[:n_slice], before.scores, pool.scores, seed=repeat)
-            counts[name] += [found.drifted, found.p_value < 0.005, found.scores_p_value < 0.005]
-    keys = ("drifted", "by_labels", "by_scores")
-    shares = {name: dict(zip(keys, (n / repeats).tolist(), strict=True)) for name, n in counts.items()}
-    return {"n_slice": n_slice, "spread_ratio": spread_ratio, "repeats": repeats, "found": shares}
 
 
 def strata(risk: float, n_control: int, bad_share: float, repeats: int, seed: int) -> Row:
@@ -200,32 +180,38 @@ def looks(bad_share: float, n_control: int, repeats: int, seed: int, *, risk: fl
     return out
 
 
-def run(repeats: int, seed: int) -> dict[str, Any]:
-    """Measure everything."""
-    settings = [
-        setting(risk, n_control, bad_share, repeats, seed)
-        for risk in (0.05, 0.1)
-        for n_control in (20, 40, 100)
-        for bad_share in (0.02, 0.05, 0.1, 0.2, 0.4)
-    ]
-    main = next(row for row in settings if all(row[key] == value for key, value in MAIN.items()))
-    drifts = [drift(n, repeats, seed, spread) for n in (20, 40) for spread in (SPREAD_RATIO, 0.3)]
-    first = drifts[0]["found"]
+def part_of(name: str, repeats: int, seed: int) -> Any:
+    """Measure one part."""
+    if name == "settings":
+        grid = [
+            (risk, n, share) for risk in (0.05, 0.1) for n in (20, 40, 100) for share in (0.02, 0.05, 0.1, 0.2, 0.4)
+        ]
+        return [setting(risk, n_control, bad_share, repeats, seed) for risk, n_control, bad_share in grid]
+    if name == "drift":
+        return all_drifts(repeats, seed)
+    if name == "strata":
+        return strata(0.1, 100, 0.1, repeats, seed)
+    if name == "stale":
+        return stale(0.1, 40, 0.1, repeats, seed)
+    return [looks(share, n, repeats, seed) for n in (20, 40) for share in (0.03, 0.05, 0.07, 0.1)]
+
+
+def run(parts: Sequence[str], repeats: int, seed: int, before: dict[str, Any]) -> dict[str, Any]:
+    """Measure some parts; the others are taken from an earlier run."""
+    out = {name: part_of(name, repeats, seed) if name in parts else before[name] for name in PARTS}
+    main = next(row for row in out["settings"] if all(row[key] == value for key, value in MAIN.items()))
+    plain = out["drift"][0]["found"]
     return {
         "repeats": repeats,
         "risk": main["risk"],
         "miss_rate": main["miss_rate"],
         "standard_error": main["standard_error"],
-        "drift_power": first["ratio 1.8 to 2.7"]["drifted"],
-        "false_alarm_rate": first["nothing"]["drifted"],
+        "drift_power": plain["ratio 1.8 to 2.7"]["drifted"],
+        "false_alarm_rate": plain["nothing"]["drifted"],
         "main_setting": MAIN,
         "pool": N_POOL,
         "seed": seed,
-        "settings": settings,
-        "drift": drifts,
-        "strata": strata(0.1, 100, 0.1, repeats, seed),
-        "stale": stale(0.1, 40, 0.1, repeats, seed),
-        "looks": [looks(share, n, repeats, seed) for n in (20, 40) for share in (0.03, 0.05, 0.07, 0.1)],
+        **out,
     }
 
 
@@ -234,9 +220,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="200 repeats")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="the others stay as they were")
     chosen = parser.parse_args()
-    name = "certificate_short" if chosen.short else "certificate"
-    publish(name, run(200 if chosen.short else 1000, chosen.seed))
+    name, repeats = ("certificate_short", 200) if chosen.short else ("certificate", 1000)
+    before = {} if set(chosen.part) == set(PARTS) else read(name)
+    if before and (before["repeats"], before["seed"]) != (repeats, chosen.seed):
+        parser.error(f"{name}.json is of {before['repeats']} repeats and seed {before['seed']}: run all parts.")
+    publish(name, run(chosen.part, repeats, chosen.seed, before))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     snakemake --cores 1 study_label_savings     # computes what is missing, then this
     python benchmarks/label_savings.py          # publishes what is finished
     python benchmarks/label_savings.py --run    # computes what is missing in one process, the most telling first
+    python benchmarks/label_savings.py --stamp  # first gives cells of an older dubito the hash of today's data
 
 Campaigns are replayed on labelled pools, each selector against random from the same initial sets; see
 docs/label_savings.md, and config/studies/label_savings.yaml for the settings. Writes
@@ -19,10 +20,19 @@ from pathlib import Path
 from _publish import publish
 
 from dubito.core.errors import DubitoError
-from dubito.studies.label_savings.cells import ammonia_file, cells_in_order, is_finished, run_cells
+from dubito.studies.label_savings.cells import (
+    NO_HASH,
+    ammonia_file,
+    data_hashes,
+    is_finished,
+    possible_cells,
+    run_cells,
+)
 from dubito.studies.label_savings.settings import StudySettings, load_settings
 from dubito.studies.label_savings.summary import summarise
 from dubito.workflow.study import FOLDER, SETTINGS
+
+STAMP = "; --stamp gives it to them, if the data have not changed since"
 
 
 def run(settings: StudySettings, folder: Path, data: Path) -> None:
@@ -30,13 +40,13 @@ def run(settings: StudySettings, folder: Path, data: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
-    cells = cells_in_order(settings)
-    done = sum(is_finished(cell, folder, settings) for cell in cells)
-    for cell, found in run_cells(cells, folder, settings, data):
-        done += 1
+    cells = possible_cells(settings, data)
+    hashes = data_hashes(settings, folder, data)
+    done = sum(is_finished(cell, folder, settings, hashes.get(cell.pool)) for cell in cells)
+    for made, (cell, found) in enumerate(run_cells(cells, folder, settings, data), 1):
         errors = [round(point["force_rmse_mev_per_angstrom"]) for point in found["curve"]]
         sys.stderr.write(
-            f"{time.strftime('%H:%M:%S')} {done}/{len(cells)} {cell.pool} {cell.selector} {cell.seed}: "
+            f"{time.strftime('%H:%M:%S')} {done + made}/{len(cells)} {cell.pool} {cell.selector} {cell.seed}: "
             f"{found['cpu_s']:.0f} CPU s, force RMSE {errors} meV/Å\n"
         )
 
@@ -53,19 +63,31 @@ def main() -> None:
     """Compute if asked, write and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--run", action="store_true", help="compute what is missing first (hours)")
+    parser.add_argument(
+        "--stamp",
+        action="store_true",
+        help="first write the hash of today's data into campaigns that have none, after checking their initial ids",
+    )
     parser.add_argument("--settings", type=Path, default=Path(SETTINGS))
     parser.add_argument("--folder", type=Path, default=Path(FOLDER), help="where the campaigns lie")
     parser.add_argument("--data", type=Path, default=None, help="where the labelled files are")
     arguments = parser.parse_args()
     try:
         settings = load_settings(arguments.settings)
+        data = arguments.data or Path(settings.data_folder)
+        if arguments.stamp:
+            from dubito.studies.label_savings.stamp import stamp_cells
+
+            sys.stderr.write(f"{stamp_cells(arguments.folder, settings, data)} campaigns stamped\n")
         if arguments.run:
             label_ammonia(settings, arguments.folder, Path("results/label_cache"))
-            run(settings, arguments.folder, arguments.data or Path(settings.data_folder))
-        content = summarise(arguments.folder, settings)
+            run(settings, arguments.folder, data)
+        content = summarise(arguments.folder, settings, data)
     except DubitoError as error:
         sys.stderr.write(f"dubito: {error}\n")
         sys.exit(error.exit_code)
+    for reason, n in content["not_counted"].items():
+        sys.stderr.write(f"label_savings: {n} campaigns do not count: {reason}{STAMP if reason == NO_HASH else ''}\n")
     publish("label_savings", content)
     try:
         from plot_label_savings import draw

@@ -5,7 +5,7 @@
 
 Writes benchmarks/results/memory.json (--full) or memory_short.json and prints it as one line. Each case is the
 stage itself, `score_candidates` or `select_batch`, in a process of its own, with the network of the demo and
-untrained weights: what they say does not matter here, what they cost does. `declared_mb` is read from the rule.
+untrained weights: what they say does not matter here, what they cost does. `declared_mb` is what the rule asks for.
 """
 
 from __future__ import annotations
@@ -43,12 +43,15 @@ print(json.dumps({"line": line, "import_s": loaded - start, **_usage(start, 0)})
 """
 
 
-def declared_mb(rule: str) -> int:
-    """Return the memory that a rule asks for at its first attempt, MB."""
+def declared_mb(rule: str, candidates: Path) -> int:
+    """Return the memory that a rule asks for at its first attempt, MB, with these candidates."""
+    from dubito.workflow.work import selecting_mb
+
     for path in (ROOT / "workflow" / "rules").glob("*.smk"):
         for block in re.split(r"\n(?=rule |checkpoint )", path.read_text()):
-            if re.search(rf"(rule|checkpoint) {rule}:", block):
-                return int(re.findall(r"mem_mb=growing\((\d+)\)", block)[0])
+            found = re.search(rf'mem_mb=REQUESTS\.memory\("{rule}", (\w+)\)', block)
+            if found:
+                return selecting_mb(candidates) if found[1] == "selecting_mb" else int(found[1])
     raise LookupError(rule)
 
 
@@ -127,18 +130,19 @@ def case(n_frames: int, n_atoms: int, threads: int) -> dict[str, Any]:
             structures_per_shard=8, remaining_labels=None, seed=1, iteration=1,
         )  # fmt: skip
         size_mb = round(scores.stat().st_size / 1e6, 1)
+        costs = {"score_candidates": scored, "select_batch": selected}
+        asked = {rule: declared_mb(rule, scores) for rule in costs}
     return {
         "frames": n_frames,
         "atoms": n_atoms,
         "scores_file_mb": size_mb,
-        "score_candidates": told(scored, "score_candidates", n_frames),
-        "select_batch": told(selected, "select_batch", n_frames),
+        **{rule: told(cost, asked[rule], n_frames) for rule, cost in costs.items()},
     }
 
 
-def told(cost: dict[str, Any], rule: str, n_frames: int) -> dict[str, Any]:
+def told(cost: dict[str, Any], declared: int, n_frames: int) -> dict[str, Any]:
     """Return the figures of one stage."""
-    peak, declared = cost["max_rss_mb"], declared_mb(rule)
+    peak = cost["max_rss_mb"]
     return {
         "peak_rss_mb": peak,
         "declared_mb": declared,

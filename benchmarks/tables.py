@@ -347,6 +347,7 @@ TABLES |= {
 
 TABLES |= {
     "planner_curves": lambda: markdown(*planner.curves(read("planner"))),
+    "planner_own_target": lambda: markdown(*planner.own_target(read("planner"))),
     "planner_campaigns": lambda: markdown(*planner.campaigns(read("planner"))),
     "planner_rules": lambda: markdown(*planner.rules(read("planner"))),
     "planner_plateaus": lambda: markdown(*planner.plateaus(read("planner"))),
@@ -371,6 +372,8 @@ TABLES |= {
 TABLES |= {
     "label_savings": lambda: markdown(*savings.savings(read("label_savings"))),
     "label_savings_goals": lambda: markdown(*savings.goals(read("label_savings"))),
+    "label_savings_no_loss": lambda: markdown(*savings.no_loss(read("label_savings"))),
+    "label_savings_coverage": lambda: markdown(*savings.coverage(read("savings_coverage"))),
     "label_savings_pools": lambda: markdown(*savings.pools(read("label_savings"))),
 }
 

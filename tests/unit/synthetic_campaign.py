@@ -283,7 +283,7 @@ class Builder:
             test=where / "predictions" / "test.h5" if self.n_test else None,
             output=where / "metrics.json",
             selection=self.config.selection,
-            batch=self.batch(k) if k and self.rivals else None,
+            batch=self.batch(k) if self.batch(k).is_file() else None,
             fits=[self.where(k - 1) / "uncertainty" / f"{name}.json" for name in self.methods if k],
             previous=self.where(k - 1) / "metrics.json" if k else None,
             seed=self.seed,

@@ -43,6 +43,7 @@ def certificate(
         "threshold": threshold,
         "accepted_fraction": accepted,
         "bound": bound,
+        "n_accepted_bad": missed,
         "miss_rate": {
             "value": missed / n_accepted if n_accepted else None,
             "low": low,
@@ -53,6 +54,7 @@ def certificate(
         "strata": [stratum(STRATUM, n=n, bad=bad, accepted=accepted, bound=bound, holds=holds, threshold=threshold)],
         "audit": None,
         "drift": None,
+        "drift_note": None,
         "reason": "as planted",
     }
     return found | others
@@ -87,10 +89,25 @@ def audit(iteration: int, missed: int, accepted: int) -> dict[str, Any]:
 
 
 def drift(
-    *, before: float = 1.8, now: float = 2.7, p: float = 0.0012, scores: float = 0.34, drifted: bool = True
-) -> dict:
+    *,
+    before: float | None = 1.8,
+    now: float | None = 2.7,
+    p: float | None = 0.0012,
+    scores: float = 0.34,
+    drifted: bool = True,
+    cautious: bool = False,
+) -> dict[str, Any]:
     """Return the outcome of a drift test."""
-    return {"p_value": p, "ratio_before": before, "ratio_now": now, "scores_p_value": scores, "drifted": drifted}
+    return {
+        "p_value": p,
+        "ratio_before": before,
+        "ratio_now": now,
+        "scores_p_value": scores,
+        "drifted": drifted,
+        "cautious_p_value": 0.0001 if cautious else 1.0,
+        "cautious": cautious,
+        "margin": 1.15,
+    }
 
 
 def plan(**others: Any) -> dict[str, Any]:

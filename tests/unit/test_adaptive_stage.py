@@ -58,7 +58,11 @@ Score = Callable[..., tuple[dict[str, np.ndarray[Any, Any]], Structures, str]]
 @pytest.fixture
 def score(folder: Path, tmp_path: Path) -> Score:
     def run(
-        name: str, scoring: ScoringConfig | None = ON, selection: SelectionConfig = SELECTION, method: str = "ensemble"
+        name: str,
+        scoring: ScoringConfig | None = ON,
+        selection: SelectionConfig = SELECTION,
+        method: str = "ensemble",
+        metrics: Path | None = None,
     ) -> tuple[dict[str, np.ndarray[Any, Any]], Structures, str]:
         more: dict[str, Any] = {}
         if scoring is not None:
@@ -70,6 +74,7 @@ def score(folder: Path, tmp_path: Path) -> Score:
             pool=[folder / "a.h5", folder / "b.h5"],
             output=tmp_path / name,
             threads=1,
+            metrics=metrics,
             **more,
         )
         return read_predictions(tmp_path / name)[method], read_structures(tmp_path / name), line
@@ -205,3 +210,22 @@ def test_another_driver_is_refused_in_time() -> None:
     with pytest.raises(ValueError, match=r"scoring\.adaptive saves evaluations of the ensemble's members"):
         Config.model_validate(raw)
     assert Config.model_validate({"scoring": {"adaptive": True}}).scoring.recall == 0.95
+
+
+def test_the_window_of_the_certificate_bounds_the_threshold(score: Score, tmp_path: Path) -> None:
+    """threshold_window selects at random above what the certificate accepts: who lies there must be known."""
+    truth, structures, _ = score("full.h5", None)
+    full = worst_atom(truth["forces_uncertainty"], structures.ptr)
+    limit = float(np.quantile(full, 0.6))
+    window = SelectionConfig(n_select=20, selector="threshold_window")
+    strata = [{"members": [f"md{i}" for i in range(7)], "threshold": limit}]
+    said = {"method": "ensemble", "scoring_mode": "adaptive", "strata": strata}
+    told = {}
+    for name, certificate in (("without", None), ("with", said)):
+        (tmp_path / "metrics.json").write_text(json.dumps({"certificate": certificate}))
+        score(f"{name}.h5", ON, window, metrics=tmp_path / "metrics.json")
+        told[name] = read_attributes(tmp_path / f"{name}.h5")["adaptive"]
+    assert told["with"]["threshold"] <= limit
+    escalated = read_structures(tmp_path / "with.h5").column("scoring/escalated")
+    assert escalated[full > limit].mean() >= 0.9
+    assert told["with"]["n_escalated"] > told["without"]["n_escalated"]

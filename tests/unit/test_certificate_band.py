@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from math import comb
 
 import numpy as np
@@ -48,6 +49,19 @@ def test_never_narrower_than_clopper_pearson_and_nearly_as_narrow_without_events
     assert (np.diff(band.high) >= 0).all()
     if k == 0:
         assert band.high[0] == pytest.approx(1 - 0.025 ** (1 / n))
+
+
+@pytest.mark.parametrize(("n", "k"), [(1000, 339), (1000, 700)])
+def test_large_slices_take_less_than_two_seconds_and_stay_valid(n, k):
+    simultaneous_band.cache_clear()
+    before = time.process_time()
+    band = simultaneous_band(n, k)
+    assert time.process_time() - before < 2.0
+    order = np.sort(np.random.default_rng(k).random((4000, n)), axis=1)
+    over = (order[:, : k + 1] > band.high).any(axis=1).mean()
+    under = (order[:, :k] < band.low[1:]).any(axis=1).mean()
+    assert max(over, under) <= 0.025 + 3 * np.sqrt(0.025 * 0.975 / 4000)
+    assert min(over, under) > 0.005  # nor is it much wider than asked
 
 
 @pytest.mark.parametrize(("n", "k", "level"), [(0, 0, 0.95), (5, 6, 0.95), (5, 2, 1.0), (5, -1, 0.95)])

@@ -22,6 +22,8 @@ KEYS = {
     "confidence",
     "n_pool",
     "n_control",
+    "scoring_mode",
+    "n_control_labelled",
     "n_control_failed",
     "n_bad",
     "holds",
@@ -33,6 +35,9 @@ KEYS = {
     "strata",
     "audit",
     "drift",
+    "drift_note",
+    "n_accepted_bad",
+    "share_escalated",
     "reason",
     "slice",
 }
@@ -91,9 +96,9 @@ def test_the_threshold_before_is_audited_and_drift_tested(campaign):
     assert metrics(campaign, 3)["certificate"]["audit"] is None  # that of iteration 2 accepted nothing
     drift = metrics(campaign, 3)["certificate"]["drift"]
     assert drift["ratio_before"] == pytest.approx(1 / SIGMA_FACTOR) == drift["ratio_now"]
-    assert drift["p_value"] == 1.0
-    assert drift["drifted"]  # the pool's scores go to 1.7, those of the slice to 0.4
-    assert drift["scores_p_value"] < 0.005
+    assert (drift["p_value"], drift["drifted"], drift["cautious"]) == (pytest.approx(1.0), False, False)
+    assert "no earlier control slice" in metrics(campaign, 1)["certificate"]["drift_note"]
+    assert metrics(campaign, 3)["certificate"]["drift_note"] is None
 
 
 def test_an_earlier_threshold_is_judged_on_fresh_structures(builder):
@@ -121,17 +126,56 @@ def test_nothing_is_compared_with_metrics_of_before(builder, change):
     builder.evaluate(2)
     found = metrics(builder, 2)["certificate"]
     assert (found["audit"], found["drift"]) == (None, None)
+    words = "another method (gmm, now ensemble)" if change == "other method" else "no earlier control slice"
+    assert words in found["drift_note"]
     assert found["n_control"] == 24
 
 
 def test_drifted_ratios_are_found(builder):
     before = metrics(builder, 1)
-    before["certificate"]["slice"] = {"ratios": [2 / SIGMA_FACTOR + 0.01 * i for i in range(24)], "scores": [2.0] * 24}
+    alone = [str(i) for i in range(24)]
+    for factor, expected in ((0.5, (True, False, 1e-4, 1.0)), (2.0, (False, True, 1.0, 1e-4))):
+        before["certificate"]["slice"] = {
+            "ratios": [factor / SIGMA_FACTOR + 0.001 * i for i in range(24)],
+            "ratio_trajectories": alone,
+            "scores": [2.0] * 24,
+            "score_trajectories": alone,
+        }
+        write_json(builder.where(1) / "metrics.json", before)
+        builder.evaluate(2)
+        found = metrics(builder, 2)["certificate"]["drift"]
+        assert tuple(found[key] for key in ("drifted", "cautious", "p_value", "cautious_p_value")) == expected
+        assert found["scores_p_value"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        (None, {"n": 300, "n_escalated": 100}, "other scoring than in the iteration before (full scores then"),
+        ({"n": 300, "n_escalated": 100}, None, "other scoring than in the iteration before (adaptive scores then"),
+        ({"n": 300, "n_escalated": 200}, {"n": 300, "n_escalated": 100}, "the full score for 67% then, for 33% now"),
+        ({"n": 300, "n_escalated": 105}, {"n": 300, "n_escalated": 100}, None),
+        (None, {"n": 300, "n_escalated": 300}, None),
+    ],
+)
+def test_other_scoring_is_not_compared(builder, before, now, words):
+    for k, said in ((1, before), (2, now)):
+        path = builder.where(k) / "selection.json"
+        write_json(path, read_json(path) | {"adaptive": said})
+        builder.evaluate(k)
+    found = metrics(builder, 2)["certificate"]
+    assert (found["drift"] is None) == (words is not None)
+    assert words is None or words in found["drift_note"]
+
+
+def test_a_slice_without_trajectories_is_not_compared(builder):
+    before = metrics(builder, 1)
+    before["certificate"]["slice"] = {"ratios": [1.0] * 24, "scores": [2.0] * 24}
     write_json(builder.where(1) / "metrics.json", before)
     builder.evaluate(2)
-    found = metrics(builder, 2)["certificate"]["drift"]
-    assert (found["drifted"], found["scores_p_value"]) == (True, 1.0)
-    assert found["p_value"] == 1e-4
+    found = metrics(builder, 2)["certificate"]
+    assert found["drift"] is None
+    assert "kept no trajectories" in found["drift_note"]
 
 
 def test_a_failed_label_counts_as_wrong(tmp_path):
@@ -171,6 +215,10 @@ def test_scores_without_unit_have_ratios_and_signed_ones_none(builder):
     found = metrics(builder, 2)["certificate"]
     assert found["slice"]["ratios"] == []
     assert found["drift"]["p_value"] is None
+    assert (
+        found["drift_note"]
+        == "Only the scores were tested for drift: the scores of this method have no ratio to errors."
+    )
 
 
 def test_strata_must_be_those_of_the_batch(builder):

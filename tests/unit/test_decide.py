@@ -131,11 +131,14 @@ def campaign(
     target=None,
     worst=None,
     looks="agreed",
+    methods=None,
+    is_drift_tested=True,
     **settings,
 ):
     """Decide after iterations with these test errors and certificates (None: of before).
 
-    ``drifted``: in the last iteration; ``worst``: worst force error of all control structures over the RMSE.
+    ``drifted``: in the last iteration; ``worst``: worst force error of all control structures over the RMSE;
+    ``methods``: of the certificates.
     """
     raw = {"campaign": {"max_iterations": 20, **settings}, "planning": {"worth_percent_per_100_labels": price}}
     raw["planning"]["target_force_rmse_ev_per_angstrom"] = target
@@ -144,6 +147,9 @@ def campaign(
     for k, (error, held) in enumerate(zip(errors, holds, strict=True)):
         drift = {"drifted": drifted and k == len(errors) - 1}
         found = {"holds": held, "accepted_fraction": 0.95, "bound": 0.04, "n_control": 30, "drift": drift}
+        found["method"] = methods[k] if methods else "ensemble"
+        if not is_drift_tested:
+            found |= {"drift": None, "drift_note": "There were too few control labels to tell."}
         sets = {"test": error, "valid": 0.1, "train": train}
         measured = {n: {"force_rmse_ev_per_angstrom": e, "n_structures": 400} for n, e in sets.items()}
         if worst is not None and k:
@@ -236,8 +242,42 @@ def test_without_a_plan_a_certificate_ends_only_what_ends_anyway():
     assert campaign(*two)[0] == "running"
     assert campaign(*two, max_iterations=1)[0] == "certified"
     assert campaign(*two, price=100)[0] == "certified"
-    assert campaign(*two, max_labels=200)[0] == "budget_spent"
+    assert campaign(*two, max_labels=200)[0] == "certified"
+    assert campaign([0.2, 0.19], [None, True], max_labels=200)[0] == "budget_spent"
     assert campaign([0.2, 0.19], [None, True], max_iterations=1)[0] == "max_iterations"
+
+
+@pytest.mark.parametrize("end", [{"max_labels": 600}, {"max_iterations": 5}])
+def test_a_confirmed_certificate_at_the_end_is_certified_whatever_is_known_of_more_labels(end):
+    """To know what more labels bring must not make the verdict worse than not to know it."""
+    holds = [None, False, False, False, True, True]
+    state, reason, *_ = campaign(FALLING, holds, **end)
+    assert state == "certified"
+    assert "at least the 5 % that they should" in reason
+    assert ("of the budget are spent" if "max_labels" in end else "raise that key and start again") in reason
+    # Without price there is nothing to add, and nothing contradicts the certificate.
+    state, reason, *_ = campaign(FLAT, holds, **end)
+    assert state == "certified"
+    assert reason.endswith("(planning.worth_percent_per_100_labels).")
+    assert " but " not in reason
+    assert campaign(FALLING, ONCE, worst=12.0, **end)[0] in ("budget_spent", "max_iterations")
+
+
+def test_a_certificate_of_another_method_confirms_nothing():
+    holds, other = [None, False, False, False, True, True], ["ensemble"] * 5 + ["svgp"]
+    assert campaign(FLAT, holds, worst=12.0)[0] == "certified"
+    state, reason, *_ = campaign(FLAT, holds, worst=12.0, methods=other, is_drift_tested=False)
+    assert state == "running"
+    assert "holds again in iteration 5, before it held with another uncertainty method" in reason
+    assert campaign(FLAT, holds, worst=2.0, methods=other, is_drift_tested=False)[0] == "certified"
+
+
+def test_no_drift_is_only_said_where_it_was_tested():
+    holds = [None, False, False, False, True, True]
+    assert "without drift between them" in campaign(FLAT, holds)[1]
+    reason = campaign(FLAT, holds, is_drift_tested=False)[1]
+    assert "without drift" not in reason
+    assert "whether they drifted between them is not tested: There were too few control labels to tell)" in reason
 
 
 def test_the_end_of_the_budget_says_what_the_certificate_lacks():
@@ -250,8 +290,16 @@ def test_the_end_of_the_budget_says_what_the_certificate_lacks():
 def test_stalls_when_labels_no_longer_help(train, word):
     state, reason, *_ = campaign(FLAT, [None, *[False] * 5], train=train, target=0.01)
     assert (state, word in reason) == ("stalled", True)
-    assert "has not fallen over the last 3 iterations (100 meV/Å with 300 labels, 100 with 600)" in reason
+    assert (
+        "Over the last 3 iterations the force error has not fallen by more than its sampling error (100 meV/Å with 300 "
+        "labels before them, 100 in the mean of the 3, up to 600 labels)" in reason
+    )
     assert campaign(FALLING, [None, *[False] * 5], train=train, target=0.01)[0] == "running"
+
+
+def test_a_flat_curve_is_told_by_the_numbers_that_were_compared():
+    reason = campaign([0.2, 0.1, 0.104, 0.102, 0.094], [None, *[False] * 4], train=0.095, target=0.01)[1]
+    assert "(100 meV/Å with 200 labels before them, 100 in the mean of the 3, up to 500 labels)" in reason
 
 
 def test_does_not_stall_while_a_certificate_holds_or_the_target_is_reached():
@@ -268,6 +316,15 @@ def test_does_not_stall_while_the_tolerance_may_be_kept_one_day():
     assert campaign(FLAT, never, worst=30.0, target=0.01, train=0.095)[0] == "stalled"
     # A campaign that stays flat gets there: no tolerance keeps it going for ever.
     assert campaign(FLAT[:1] + [0.1] * 12, [None, *[False] * 12], worst=4.5, target=0.01)[0] == "stalled"
+
+
+def test_only_a_target_of_the_configuration_is_exact():
+    plan = campaign(FALLING, ONCE, worst=2.0)[3]
+    between = plan["target_interval_ev_per_angstrom"]
+    assert between["q10"] < plan["target_ev_per_angstrom"] < between["q90"]
+    assert (plan["target_from"], plan["target_ev_per_angstrom"]) == ("certificate", pytest.approx(0.15))
+    plan = campaign(FALLING, ONCE, worst=2.0, target=0.05)[3]
+    assert (plan["target_from"], plan["target_interval_ev_per_angstrom"]) == ("config", None)
 
 
 def test_an_error_that_is_no_number_is_survived():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import yaml
 
 from dubito.cli.checking import check_campaign
 from dubito.config import parse_config
@@ -86,8 +87,44 @@ class TestBudget:
         assert not faults(campaign={"max_labels": 36}, data=initial)
         assert "less than one batch" in faults(campaign={"max_labels": 35}, data=initial)[0]
 
+    def test_they_are_where_the_campaign_starts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from ase.build import molecule
+        from ase.io import write
+
+        frames = [molecule("NH3") for _ in range(10)]
+        for k, frame in enumerate(frames):
+            frame.rattle(0.02, seed=k)
+        write(tmp_path / "ten.xyz", frames)
+        monkeypatch.chdir(tmp_path)
+        raw: dict[str, Any] = {"data": {"initial": {"kind": "files", "files": ["ten.xyz"]}}}
+        enough, scarce = ({**raw, "campaign": {"name": "ten", "max_labels": n}} for n in (46, 45))
+        said = "less than 10 initial structures and one batch.*46 in all.*data.initial.n_structures"
+        assert load_campaign(dict(enough)).campaign.max_labels == 46
+        with pytest.raises(ConfigError, match=said):
+            load_campaign(dict(scarce))
+        (tmp_path / "ten.yaml").write_text(yaml.safe_dump(scarce))
+        with pytest.raises(ConfigError, match=said):
+            next(check_campaign(tmp_path / "ten.yaml", profile="", submit=False, probe=0, snakefile=Path))
+
     def test_labelling_alone_may_have_any_budget(self) -> None:
         assert not faults(campaign={"max_labels": 1, "max_iterations": 0})
+
+
+class TestNoCertificate:
+    def test_a_window_that_it_would_close(self) -> None:
+        (text,) = faults(selection={"selector": "threshold_window", "control_fraction": 0})
+        assert "never a certificate" in text
+        assert "set selection.min_score" in text
+        (text,) = faults(selection={"skip_accepted": True, "control_fraction": 0})
+        assert "set selection.skip_accepted to false" in text
+        both = {"selector": "threshold_window", "skip_accepted": True, "control_fraction": 0}
+        (text,) = faults(selection=both)
+        assert "to false and set selection.min_score" in text
+
+    def test_other_windows_need_none(self) -> None:
+        assert not faults(selection={"selector": "threshold_window", "min_score": 0.1, "control_fraction": 0})
+        assert not faults(selection={"selector": "lcmd", "control_fraction": 0})
+        assert not faults(selection={"selector": "threshold_window", "skip_accepted": True})
 
 
 def test_an_empty_window_is_refused() -> None:

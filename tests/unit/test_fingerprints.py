@@ -129,3 +129,15 @@ def test_large_molecules_keep_the_shortest_distances() -> None:
 def test_single_atoms_are_all_the_same() -> None:
     atoms = Structures.build([[1], [1]], [[[0, 0, 0]], [[5, 5, 5]]])
     assert rms_difference(atoms, atoms).max() == 0.0
+
+
+def test_what_is_taken_is_copied_when_it_is_looked_at() -> None:
+    pool = rattled(11, seed=0)
+    whole, rows = fingerprints(pool), np.array([9, 0, 4, 10, 2])
+    taken = whole.take(rows)
+    assert len(taken) == 5
+    assert not taken.matrices._copies  # type: ignore[attr-defined]
+    for k in range(5):
+        np.testing.assert_allclose(taken.to_one(taken, k), whole.to_one(whole, int(rows[k]))[rows], atol=1e-6)
+        assert taken.take(np.array([k])).to_one(whole, int(rows[k])) == pytest.approx(0.0, abs=1e-6)
+    assert taken.matrices[0] is taken.matrices[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 from dubito.config.labelling import TeacherConfig
 from dubito.config.model import ModelConfig
 from dubito.core.errors import ConfigError, DataError
+from dubito.core.files import read_json, write_json
 from dubito.data.structures import Structures
-from dubito.studies.label_savings import ammonia, cells, loop
+from dubito.studies.label_savings import ammonia, cells, loop, stamp
 from dubito.studies.label_savings.cells import Cell, ammonia_file, cells_in_order, run_cells
 from dubito.studies.label_savings.loop import make_start, run_cell
 from dubito.studies.label_savings.pools import FROM_FILES, LabelledPool, ammonia_pool, load_pool, missing
 from dubito.studies.label_savings.settings import AmmoniaSettings, PoolSettings, StudySettings
+from dubito.studies.label_savings.stamp import stamp_cells
 from dubito.studies.label_savings.summary import summarise
 from dubito.testing.structures import rattled
 
@@ -173,16 +176,62 @@ def test_a_stopped_study_repeats_no_finished_campaign(
     order = cells_in_order(SETTINGS)
     with pytest.raises(KeyboardInterrupt):
         list(run_cells(order, tmp_path, SETTINGS, tmp_path))
-    partial = summarise(tmp_path, SETTINGS)
+    partial = summarise(tmp_path, SETTINGS, tmp_path)
     assert (partial["finished_cells"], partial["is_complete"]) == (4, False)
     assert [cell for cell, _ in run_cells(order, tmp_path, SETTINGS, tmp_path)] == order[4:]
     assert made == order
     assert not list(run_cells(order, tmp_path, SETTINGS, tmp_path))
-    found = summarise(tmp_path, SETTINGS)
+    found = summarise(tmp_path, SETTINGS, tmp_path)
     assert found["is_complete"]
     assert set(found["savings"]) == {"ammonia_rare.lcmd", "ammonia_rare.top_uncertainty"}
     assert found["savings"]["ammonia_rare.lcmd"]["n_seeds"] == 2
     assert "other_test" in found["savings"]["ammonia_rare.lcmd"]
+
+
+def test_other_data_make_the_cells_anew(pool: LabelledPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [pool]
+    monkeypatch.setattr(cells, "load_pool", lambda *_: now[0])
+    ammonia_file(tmp_path).touch()
+    one = [Cell("ammonia_rare", "random", 0)]
+    assert len(list(run_cells(one, tmp_path, SETTINGS, tmp_path))) == 1
+    assert not list(run_cells(one, tmp_path, SETTINGS, tmp_path))
+    # A label of the test, one of the pool, and which of the test are hard.
+    for other in (
+        replace(pool, test=pool.test.with_columns(labels__energy=pool.test.energy + 1e-6)),
+        replace(pool, structures=pool.structures.with_columns(labels__forces=pool.structures.forces * 1.001)),
+        replace(pool, is_hard=~pool.is_hard),
+    ):
+        now[0] = other
+        assert len(list(run_cells(one, tmp_path, SETTINGS, tmp_path))) == 1
+    now[0] = pool
+    assert len({pool.data_hash, other.data_hash}) == 2
+    assert replace(pool).data_hash == pool.data_hash
+
+
+def test_stamping_checks_what_a_cell_started_from(
+    pool: LabelledPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ammonia_file(tmp_path).touch()
+    monkeypatch.setattr(cells, "load_pool", lambda *_: pool)
+    monkeypatch.setattr(stamp, "load_pool", lambda *_: pool)
+    both = [Cell("ammonia_rare", name, 0) for name in ("random", "lcmd")]
+    list(run_cells(both, tmp_path, SETTINGS, tmp_path))
+    files = [cell.path(tmp_path) for cell in both]
+    whole = [read_json(file) for file in files]
+    bare = [{key: value for key, value in one.items() if key not in ("data", "version")} for one in whole]
+    for wrong in ({"initial": "another"}, {"n_test": 7}, {"picks": [["unknown"]]}):
+        write_json(files[0], bare[0])
+        write_json(files[1], bare[1] | wrong)
+        with pytest.raises(DataError, match=r"lcmd/0.json started from other structures"):
+            stamp_cells(tmp_path, SETTINGS, tmp_path)
+        assert read_json(files[0]) == bare[0]  # none was stamped
+    write_json(files[1], bare[1])
+    assert stamp_cells(tmp_path, SETTINGS, tmp_path) == 2
+    assert [read_json(file) for file in files] == [one | {"stamped": True} for one in whole]
+    assert summarise(tmp_path, SETTINGS, tmp_path)["stamped"] == 2
+    # Those that name their data are left alone, also when the data are others.
+    write_json(files[0], whole[0] | {"data": "others"})
+    assert stamp_cells(tmp_path, SETTINGS, tmp_path) == 0
 
 
 def test_pools_without_data_are_skipped_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,8 +13,9 @@ from dubito.core.random import generator
 from dubito.metrics.errors import rmse_relative_sd
 from dubito.planning.curve import fit_curve, quantiles
 from dubito.planning.plan import Ahead, limited_by, make_plan, past_forecasts, training_ratio
-from dubito.planning.points import Point, error_kind, points_of, relative_sd, target_by_tolerance
+from dubito.planning.points import Point, error_kind, points_of, relative_sd
 from dubito.planning.stop import has_not_fallen, is_below_price, why_stalled
+from dubito.planning.target import worst_errors
 
 LABELS = np.array([50.0, 80, 120, 180, 240, 300])
 
@@ -207,13 +208,58 @@ def test_the_target_is_where_the_tolerance_would_hold():
     worst = [0.4] * 19 + [2.0]
     history[1]["errors"]["control"] = {"worst_force_errors": worst}
     found = points_of(history, "test")
+    best = lambda risk: worst_errors(history, found).best(0.3, risk)  # noqa: E731
     # 19 of 20 structures err by at most twice the RMSE of the model that was judged.
-    assert target_by_tolerance(history, found, 0.3, 0.05) == pytest.approx(0.15)
-    assert target_by_tolerance(history, found, 0.3, 0.01) == pytest.approx(0.03)
+    assert best(0.05) == pytest.approx(0.15)
+    assert best(0.01) == pytest.approx(0.03)
     history[1]["errors"]["control"]["worst_force_errors"] = [*worst[:-1], None]
-    assert target_by_tolerance(history, found, 0.3, 0.05) == pytest.approx(0.15)
-    assert target_by_tolerance(history, found, 0.3, 0.01) is None
-    assert target_by_tolerance(history[:1], found[:1], 0.3, 0.05) is None
+    assert best(0.05) == pytest.approx(0.15)
+    assert best(0.01) is None
+    assert worst_errors(history[:1], found[:1]) is None
+
+
+def _slices(worst, n_models=3):
+    """Return metrics with one control slice for each model, worst errors over the RMSE, and an exact test set."""
+    errors = [0.2 * (n / 100) ** -0.5 for n in LABELS[: n_models + 1]]
+    history = [metrics(k, int(n), test=e) for k, (n, e) in enumerate(zip(LABELS, errors, strict=False))]
+    for k, part in enumerate(np.array_split(np.asarray(worst), n_models)):
+        history[k + 1]["errors"]["control"] = {"worst_force_errors": (part * errors[k]).tolist()}
+    return history
+
+
+@pytest.mark.parametrize(("n", "risk"), [(20, 0.05), (60, 0.05), (120, 0.1)])
+def test_the_draws_of_the_target_hold_it_in_four_of_five(n, risk):
+    """Of a log-normal law, whose quantile a slice of 20 leaves open beyond its largest in a third of all cases."""
+    true = 0.3 / math.exp(0.5 * {0.05: 1.64485, 0.1: 1.28155}[risk])
+    inside, repeats = 0, 200
+    curve = curve_of(0.2 * (LABELS / 100) ** -0.5, sd=0.0)
+    for i in range(repeats):
+        rng = generator(3, "target", n, i)
+        history = _slices(np.exp(0.5 * rng.standard_normal(n)))
+        low, _, high = quantiles(worst_errors(history, points_of(history, "test")).draws(curve, rng, 0.3, risk))
+        inside += low <= true <= high
+    assert 0.72 <= inside / repeats <= 0.92
+
+
+def test_an_error_that_is_no_number_leaves_a_target_that_may_be_zero():
+    history = _slices([1.0] * 54 + [2.0] * 6)
+    history[3]["errors"]["control"]["worst_force_errors"][-1] = None
+    curve = curve_of(0.2 * (LABELS / 100) ** -0.5, sd=0.0)
+    found = worst_errors(history, points_of(history, "test"))
+    drawn = found.draws(curve, generator(0, "test"), 0.3, 0.01)
+    assert found.best(0.3, 0.01) is None
+    assert np.mean(drawn < 1e-6) > 0.4
+    assert not np.isnan(drawn).any()
+    assert quantiles(found.draws(curve, generator(0, "test"), 0.3, 0.05))[1] == pytest.approx(0.15, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_structure_is_no_fault(n):
+    history = _slices([1.0, 1.5][:n], n_models=1)
+    drawn = worst_errors(history, points_of(history, "test")).draws(
+        curve_of(LABELS**-0.5), generator(0, "t"), 0.3, 0.05
+    )
+    assert np.isfinite(drawn).all()
 
 
 # --- the plan ----------------------------------------------------------------------------------------
@@ -247,6 +293,21 @@ def test_the_chance_to_keep_the_tolerance_is_asked_at_once_and_a_half_and_four_t
     assert chances[2][1] > 0.5 > chances[4][1]
     assert all(early >= late for pair in pairwise(chances) for early, late in zip(*pair, strict=True))
     assert plan_of(errors)["probability_tolerable_soon"] is plan_of(errors)["probability_tolerable_at_all"] is None
+
+
+def test_a_target_that_is_only_estimated_widens_what_it_costs():
+    errors = [0.2 * (n / 100) ** -0.5 for n in (50, 100, 150, 200)]
+    target = 0.2 * 2.8**-0.5
+    of = {"sd": 0.005, "target": target, "core_hours": lambda n: n / 10}
+    exact = plan_of(errors, **of)
+    drawn = plan_of(errors, **of, draw_target=lambda c, rng: target * np.exp(0.1 * rng.standard_normal(len(c.level))))
+    assert exact["target_interval_ev_per_angstrom"] is None
+    assert drawn["target_interval_ev_per_angstrom"]["q10"] == pytest.approx(target * math.exp(-0.128), rel=0.02)
+    for key in ("labels_to_target", "core_hours_to_target"):
+        assert drawn[key]["q10"] < 0.9 * exact[key]["q10"]
+        assert drawn[key]["q90"] is None or drawn[key]["q90"] > 1.1 * exact[key]["q90"]
+    same = ("forecast", "gain_percent_per_100_labels", "probability_of_5_percent", "past_forecasts")
+    assert all(exact[key] == drawn[key] for key in same)
 
 
 def test_the_plan_says_what_a_target_costs():

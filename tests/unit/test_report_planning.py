@@ -34,7 +34,7 @@ def test_the_forecast_stands_in_words_and_in_the_summary(campaign):
         "The target, a force error of 43.2 meV/Å, is expected at 129 labels (80 % interval from 103 to more than twice "
         "the labels of the last point; probability that no number of labels reaches it: 14 %)." in text
     )
-    assert "Probability of reaching it within the budget: 62 %." in text
+    assert "Probability of reaching it within the iterations left: 62 %." in text
     assert "A label has cost 1.10 core-seconds so far." in text
     assert "100 more labels are worth 5 %" in text
     assert "Data-limited: structures trained on are known far better than others (training over validation" in text
@@ -100,6 +100,24 @@ def test_earlier_forecasts_are_put_to_the_test(campaign):
     assert "forecast earlier" not in str(specs(html)["charts"]["forecast-0"])
 
 
+def test_labels_at_hand_that_are_not_judged_yet_are_told(campaign):
+    path = campaign.where(3) / "metrics.json"
+    metrics = json.loads(path.read_text())
+    planted.put(campaign, 3, plan=planted.plan())
+    more = "labels at hand already exceed that; the model trained on them is not judged yet."
+    for known, said in ((128, False), (129, True)):
+        path.write_text(json.dumps(metrics | {"labels": metrics["labels"] | {"total": known + 8, "control": 8}}))
+        assert (f"The {known} {more}" in section(read(campaign)[0], "planning")) is said
+
+
+def test_the_interval_of_an_estimated_target_is_told(campaign):
+    between = {"q10": 0.0345, "q50": 0.0432, "q90": 0.0567}
+    planted.put(campaign, 3, plan=planted.plan(target_interval_ev_per_angstrom=between))
+    html, _, _ = read(campaign)
+    assert "a force error of 43.2 meV/Å (34.5 to 56.7), is expected at" in section(html, "planning")
+    assert "what they leave open (in brackets: 80 %)" in section(html, "planning")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -126,6 +144,7 @@ def test_earlier_forecasts_are_put_to_the_test(campaign):
             "No target error is known yet. 100 more labels would lower the error by 46 %.",
         ),
         ({"limited_by": "training"}, "Training-limited: structures trained on are known hardly better than others"),
+        ({"limited_by": "training"}, "labels help these as forecast above, all the same"),
         (
             {"limited_by": "unknown", "train_test_ratio": None},
             "Whether data or training limits the error can't be told",

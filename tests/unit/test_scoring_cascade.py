@@ -8,16 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dubito.config import parse_config
+from dubito.config.sanity import SanityConfig
 from dubito.config.scoring import ScoringConfig
-from dubito.config.selection import SelectionConfig
+from dubito.config.selection import LOOK_AT_NO_SCORES, SelectionConfig
+from dubito.core.errors import ConfigError
+from dubito.data.structures import Structures
 from dubito.scoring.cascade import FIT, Cascade, Rule, Verdict
 from dubito.scoring.conformal import cutoff, positives_needed, rank_of_cutoff
 from dubito.scoring.evaluations import Evaluations
 from dubito.scoring.forecast import cheapest, exceedance, forecast
-from dubito.scoring.matter import share_that_matters
+from dubito.scoring.matter import rule_of, share_that_matters
 from dubito.scoring.members import joined, joined_forces
 from dubito.scoring.upper_estimate import QUANTILE, UpperEstimate
 from dubito.scoring.words import guarantee, record
+from dubito.selection.batch import choose_batch
 
 Array = np.ndarray[Any, Any]
 
@@ -197,6 +202,78 @@ def test_which_candidates_matter() -> None:
     assert share("random") == pytest.approx(0.001)
     assert share("top_uncertainty", n=10) == 1.0
     assert share("farthest_point", scoring={"top_fraction": 0.1}) == 0.1
+    assert share("lcmd") == share("max_det") == share("threshold_window") == share("random")
+    assert share("lcmd", skip_top_fraction=0.02) == pytest.approx(0.021)
+
+
+NAN = float("nan")
+WINDOWS: list[tuple[str, dict[str, float], tuple[float, float] | None]] = [
+    ("lcmd", {}, None),
+    ("lcmd", {"skip_top_fraction": 0.1}, None),
+    ("lcmd", {"max_score": 1.5}, None),
+    ("max_det", {"min_score": 1.2, "max_score": 2.5}, None),
+    ("random", {"skip_accepted": True}, (1.2, 1.8)),
+    ("threshold_window", {"min_score": 1.4}, None),
+    ("threshold_window", {}, (1.5, NAN)),
+    ("threshold_window", {"skip_top_fraction": 0.05}, (1.3, 1.3)),
+    ("threshold_window", {}, None),
+    ("top_uncertainty", {"max_score": 1.5, "skip_top_fraction": 0.02}, None),
+    ("top_uncertainty", {"skip_accepted": True}, (2.3, 1.3)),
+    ("top_uncertainty", {"skip_accepted": True}, (2.3, NAN)),
+    ("clustered_top", {"max_score": 2.2}, None),
+    ("farthest_point", {"skip_accepted": True}, (0.9, 0.9)),
+    ("farthest_point", {"min_score": 0.9}, None),
+]
+
+
+@pytest.mark.parametrize(("selector", "window", "limits"), WINDOWS)
+def test_the_batch_is_that_of_full_scores(
+    selector: str, window: dict[str, float], limits: tuple[float, float] | None
+) -> None:
+    """Where all that reaches the threshold has the full score, estimates of the others change nothing of the batch."""
+    n, rng = 1600, np.random.default_rng(4)
+    scores = np.exp(rng.normal(scale=0.6, size=n))
+    sampler = np.arange(n) % 2
+    scores[sampler == 0] *= 1.3
+    config = SelectionConfig.model_validate({"selector": selector, "n_select": 20, "features": "latent", **window})
+    rule = rule_of(ScoringConfig(), config, n, limits)
+    # The cheap score knows the rank, but for a little, and nothing of the size.
+    cheap = np.log(scores)[:, None] + rng.normal(scale=0.01, size=(n, 1))
+    cascade = Cascade(cheap, lambda rows: scores[rows], n_members=8, rule=rule, seed=1)
+    verdict = cascade.decide()
+    if limits is None or not np.isnan(limits).any() or selector in LOOK_AT_NO_SCORES:
+        assert not verdict.note
+        assert verdict.full.mean() < (0.55 if selector not in ("clustered_top", "farthest_point") else 0.8)
+    threshold = verdict.threshold or 0.0
+    full = verdict.full | (scores >= threshold)
+    seen = np.where(full, scores, threshold * rng.uniform(0.3, 0.999, size=n))
+    water = np.array([[0, 0, 0.12], [0, 0.76, -0.47], [0, -0.76, -0.47]])
+    pool = Structures.build([np.array([8, 1, 1])] * n, [water + rng.normal(scale=0.05, size=(3, 3)) for _ in range(n)])
+    features = rng.normal(size=(n, 4))
+    batches = [
+        choose_batch(
+            pool,
+            labelled=Structures.empty(),
+            config=config,
+            sanity=SanityConfig(),
+            seed=0,
+            iteration=1,
+            scores=each,
+            features=features,
+            accepted_up_to=None if limits is None else np.array(limits)[sampler],
+        )
+        for each in (scores, seen)
+    ]
+    assert len(batches[0].chosen) > 20
+    assert batches[0].chosen == batches[1].chosen
+
+
+def test_shares_of_samplers_are_refused_where_scores_rank() -> None:
+    raw: dict[str, Any] = {"scoring": {"adaptive": True}, "selection": {"stratify_by_sampler": True}}
+    with pytest.raises(ConfigError, match="takes the most doubtful of each sampler"):
+        parse_config(raw)
+    raw["selection"]["selector"] = "lcmd"
+    assert parse_config(raw).scoring.adaptive
 
 
 @pytest.mark.parametrize("m", [2, 3, 5])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dubito.certificate.audit import audit
+from dubito.certificate.certify import Slice, certify
+from dubito.certificate.pool import StratumScores
 from dubito.config import parse_config
 from dubito.config.sanity import SanityConfig
 from dubito.config.selection import KNOWN_SELECTORS, SelectionConfig
@@ -23,7 +26,7 @@ from dubito.selection.batch import Batch, choose_batch
 from dubito.selection.quota import quota
 from dubito.selection.strata import pool_scores, shares
 from dubito.stages import select_batch
-from dubito.stages._accepted import accepted_up_to
+from dubito.stages._accepted import accepted_up_to, scoring_mode
 from dubito.testing.structures import random_orthogonal, rattled, toy_labels, transformed
 from dubito.workflow.recorded import section_settings
 
@@ -83,24 +86,61 @@ class TestWindow:
 
 class TestAccepted:
     STRATA = ("a", "b", "a", "c")
+    SAID: ClassVar[dict[str, Any]] = {
+        "method": "ensemble", "threshold": 0.2, "drift": None,
+        "strata": [{"name": "a + b", "members": ["a", "b"], "threshold": 0.2}],
+    }  # fmt: skip
 
-    def read(self, folder: Path, certificate: Any, method: str = "ensemble") -> list[float] | None:
+    def read(self, folder: Path, certificate: Any, *settings: str) -> list[float | None] | str | None:
         write_json(folder / "metrics.json", {"certificate": certificate})
-        found = accepted_up_to(folder / "metrics.json", list(self.STRATA), method)
-        return None if found is None else [None if np.isnan(x) else x for x in found]
+        found = accepted_up_to(folder / "metrics.json", list(self.STRATA), *(settings or ("ensemble",)))
+        return found.ignored if found.limits is None else [None if np.isnan(x) else x for x in found.limits.tolist()]
 
-    def test_pooled_and_stratified_thresholds(self, tmp_path: Path) -> None:
-        said = {"method": "ensemble", "threshold": 0.2, "strata": [], "drift": None}
-        assert self.read(tmp_path, said) == [0.2] * 4
-        strata = [{"name": "a", "threshold": 0.1}, {"name": "b", "threshold": None}]
-        assert self.read(tmp_path, said | {"threshold": None, "strata": strata}) == [0.1, None, 0.1, None]
+    def test_a_group_is_accepted_by_its_members_and_a_new_sampler_is_not(self, tmp_path: Path) -> None:
+        assert self.read(tmp_path, self.SAID) == [0.2, 0.2, 0.2, None]
+        strata = [
+            {"name": "a", "members": ["a"], "threshold": 0.1},
+            {"name": "b + c", "members": ["b", "c"], "threshold": 0.3},
+            {"name": "d", "members": ["d"], "threshold": None},
+        ]
+        assert self.read(tmp_path, self.SAID | {"threshold": None, "strata": strata}) == [0.1, 0.3, 0.1, 0.3]
+        strata[1]["threshold"] = None
+        assert self.read(tmp_path, self.SAID | {"threshold": 0.1, "strata": strata}) == [0.1, None, 0.1, None]
+
+    def test_what_certify_writes_is_read_as_its_audit_reads_it(self, tmp_path: Path) -> None:
+        strata = np.repeat(["300K", "600K", "rattle", "scan"], [100, 60, 20, 20])
+        scores = generator(0, "accepted").random(200) * np.where(strata == "300K", 1, 2)
+        pool = {str(name): StratumScores.of(scores[strata == name].repeat(9)) for name in np.unique(strata)}
+        control = Slice(scores, np.zeros(200), tuple(strata.tolist()))
+        said = certify(control, pool, tolerance=0.3, risk=0.05, min_accepted_fraction=0.9)
+        assert [group["members"] for group in said["strata"]] == [["300K"], ["600K"], ["rattle", "scan"]]
+        assert said["threshold"] is None
+        write_json(tmp_path / "metrics.json", {"certificate": said | {"method": "ensemble", "drift": None}})
+        names = ["300K", "600K", "rattle", "scan", "new"]
+        limits = accepted_up_to(tmp_path / "metrics.json", names, "ensemble").limits
+        assert limits is not None
+        assert np.isfinite(limits).tolist() == [True] * 4 + [False]
+        of_name = dict(zip(names, limits, strict=True))
+        judged = audit(said, 1, control, 0.3)
+        assert judged is not None
+        assert judged["n_accepted"] == sum(s <= of_name[n] for s, n in zip(scores, strata, strict=True))
 
     def test_nothing_is_accepted_by_another_method_after_drift_or_without_certificate(self, tmp_path: Path) -> None:
-        said = {"method": "ensemble", "threshold": 0.2, "strata": []}
         assert self.read(tmp_path, None) is None
-        assert self.read(tmp_path, said, "llpr") is None
-        assert self.read(tmp_path, said | {"drift": {"drifted": True}}) is None
-        assert self.read(tmp_path, said | {"drift": {"drifted": False}}) == [0.2] * 4
+        assert "it is about scores of 'ensemble', these are of 'llpr'" in str(self.read(tmp_path, self.SAID, "llpr"))
+        assert "had drifted" in str(self.read(tmp_path, self.SAID | {"drift": {"drifted": True}}))
+        assert self.read(tmp_path, self.SAID | {"drift": {"drifted": False}}) == [0.2, 0.2, 0.2, None]
+
+    def test_nor_where_the_scale_of_scores_has_changed(self, tmp_path: Path) -> None:
+        before, now = self.SAID | {"scoring_mode": "adaptive"}, ("ensemble", "adaptive")
+        assert self.read(tmp_path, before, *now) == [0.2, 0.2, 0.2, None]
+        assert "about scores of adaptive scoring, these are full scores" in str(self.read(tmp_path, before))
+        for full in (self.SAID, self.SAID | {"scoring_mode": "full"}):
+            assert "about full scores, these are scores of adaptive" in str(self.read(tmp_path, full, *now))
+
+    def test_adaptive_scoring_that_gave_up_gives_full_scores(self) -> None:
+        assert scoring_mode(None) == scoring_mode({"n": 400, "n_escalated": 400, "cutoff": None}) == "full"
+        assert scoring_mode({"n": 4000, "n_escalated": 400, "cutoff": 0.1}) == "adaptive"
 
 
 class TestShares:
@@ -262,7 +302,8 @@ class TestStage:
 
     def test_heeds_the_certificate_of_the_iteration_before(self, tmp_path: Path) -> None:
         pool = self.pool(tmp_path)
-        certificate = {"method": "ensemble", "threshold": 0.4, "strata": [], "drift": None}
+        strata = [{"name": "all", "members": sorted(set(pool.text("origin/sampler"))), "threshold": 0.4}]
+        certificate = {"method": "ensemble", "threshold": 0.4, "strata": strata, "drift": None}
         write_json(tmp_path / "metrics.json", {"certificate": certificate})
         plan = json.loads(
             self.run(tmp_path / "a", pool, np.arange(len(pool)), skip_accepted=True, metrics=tmp_path / "metrics.json")
@@ -271,6 +312,19 @@ class TestStage:
         assert min(selected) > 0.4
         assert plan["rejected"]["accepted"] > 10
         assert plan["window"]["accepted_up_to"] == [0.4]
+        assert plan["window"]["certificate_ignored"] is None
+
+    def test_but_not_where_scores_are_on_another_scale_and_says_so(self, tmp_path: Path) -> None:
+        pool = self.pool(tmp_path)
+        strata = [{"name": "all", "members": sorted(set(pool.text("origin/sampler"))), "threshold": 0.4}]
+        certificate = {"method": "ensemble", "strata": strata, "drift": None, "scoring_mode": "adaptive"}
+        write_json(tmp_path / "metrics.json", {"certificate": certificate})
+        plan = json.loads(
+            self.run(tmp_path / "a", pool, np.arange(len(pool)), skip_accepted=True, metrics=tmp_path / "metrics.json")
+        )
+        assert "accepted" not in plan["rejected"]
+        assert plan["window"]["accepted_up_to"] is None
+        assert "these are full scores, which lie on another scale" in plan["window"]["certificate_ignored"]
 
     def test_an_empty_pool_after_the_gates_is_told(self, tmp_path: Path) -> None:
         known = toy_labels(rattled(6, seed=9, displacement=0.1, molecules="ammonia"))

@@ -301,8 +301,8 @@ def test_certificate_and_plan_in_a_line_each(planted: Planted) -> None:
     write_json(folder / "decision.json", decision)
     text = flat(shown(planted))
     assert (
-        "certificate holds: 93% of the pool accepted (20 controls), at most 4.8% of these expected to have a force "
-        "error above 0.3 eV/Å" in text
+        "certificate holds: 93% of the pool accepted (20 controls), chosen so that at most 10% of these are "
+        "expected to have a force error above 0.3 eV/Å" in text
     )
     assert "plan: a force RMSE of 43 meV/Å takes about 129 labels (out of reach with a probability of 14%)" in text
     metrics["certificate"] |= {"holds": False, "accepted_fraction": 0.0, "bound": 0.0, "drift": {"drifted": True}}

@@ -62,6 +62,26 @@ def test_a_study_runs_resumes_and_needs_no_campaign(tmp_path: Path) -> None:
     assert again[cells[1]] == made[cells[1]]
 
 
+def test_a_campaign_named_like_a_study_is_a_campaign(tmp_path: Path) -> None:
+    """It said 'Nothing to be done'; now its configuration is read, and found wanting."""
+    (tmp_path / "study_ammonia.yaml").write_text("campaign: {nmae: x}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1", "-n",
+         "--configfile", "study_ammonia.yaml"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "nmae" in done.stdout + done.stderr
+
+
+def test_a_study_without_any_data_names_the_folder(tmp_path: Path) -> None:
+    write(tmp_path, pools={"acac": {"labels": [4, 6]}})
+    said = snakemake(tmp_path, code=2)
+    assert "No campaign of the study can run, since the data folder nowhere, which is no folder" in said
+    assert "Let the study run on" not in said
+    assert "Traceback" not in said
+
+
 def test_other_settings_make_the_cells_anew_and_a_fault_in_them_is_one_paragraph(tmp_path: Path) -> None:
     write(tmp_path)
     assert "study_label_savings_cell" in snakemake(tmp_path, "-n")
@@ -81,6 +101,20 @@ def test_other_settings_make_the_cells_anew_and_a_fault_in_them_is_one_paragraph
         (["--cores", "2"], False),
         (["--configfile", "config/studies/label_savings.yaml"], False),
         (["results/ammonia/report/index.html"], False),
+        (["./results/studies/label_savings/summary.json"], True),
+        (["results/../results/studies//label_savings/summary.json"], True),
+        (["--config", "folder=results/mine", "--", "./results/mine/summary.json"], True),
+        (["results/mine/summary.json"], False),
+        (["--forcerun", "study_label_savings_cell"], True),
+        # Campaigns whose files are named like a study.
+        (["--cores", "1", "--configfile", "study_ammonia.yaml"], False),
+        (["--configfile=study_ammonia.yaml"], False),
+        (["-d", "study_1"], False),
+        (["--report", "study_report.html"], False),
+        (["-d", "study_label_savings"], False),
+        (["-d", "study_1", "study_label_savings"], True),
+        (["study_2"], False),
+        (["results/studies/label_savings_of_mine/report/index.html"], False),
     ],
 )
 def test_what_asks_for_a_study(arguments: list[str], study: bool) -> None:

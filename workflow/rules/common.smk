@@ -183,6 +183,9 @@ ADAPTIVE_SCORING = (
             "selector",
             "n_select",
             "skip_top_fraction",
+            "min_score",
+            "max_score",
+            "skip_accepted",
             "force_tolerance_ev_per_angstrom",
         ),
         "seed": SEED,
@@ -281,6 +284,10 @@ def training_mb(wildcards, input):
 
 def fitting_minutes(wildcards, input):
     return work.fitting_minutes(CONFIG, labels_by(wildcards))
+
+
+def selecting_mb(wildcards, input):
+    return work.selecting_mb(Path(input.candidates))
 
 
 def fitting_mb(wildcards, input):

@@ -26,7 +26,7 @@ checkpoint select_batch:
         "../../envs/dubito.yaml"
     threads: threads_of("select_batch", CONFIG)
     resources:
-        mem_mb=REQUESTS.memory("select_batch", 4000),
+        mem_mb=REQUESTS.memory("select_batch", selecting_mb),
         runtime=REQUESTS.minutes("select_batch", 30),
     params:
         stage=stage_version("select_batch"),

@@ -8,6 +8,7 @@ from dubito.workflow.study import Study
 
 try:
     STUDY = Study(config)
+    CELLS = STUDY.cells()
 except DubitoError as error:
     announce(f"dubito: {error}")
     sys.exit(error.exit_code)
@@ -35,15 +36,17 @@ rule study_label_savings:
     params:
         folder=str(STUDY.folder),
         settings=str(STUDY.settings_file),
+        data=str(STUDY.data),
     shell:
         "if [ -f benchmarks/label_savings.py ]; then"
-        " python benchmarks/label_savings.py --folder {params.folder} --settings {params.settings};"
+        " python benchmarks/label_savings.py --folder {params.folder:q} --settings {params.settings:q}"
+        " --data {params.data:q};"
         " python benchmarks/tables.py --write; fi"
 
 
 rule study_label_savings_summary:
     input:
-        [cell.path(STUDY.folder) for cell in STUDY.cells()],
+        [cell.path(STUDY.folder) for cell in CELLS],
     output:
         f"{STUDY.folder}/summary.json",
     log:

@@ -35,6 +35,11 @@ rule score_candidates:
         pool=pool,
         # What the cheap score is compared with.
         dataset=of_previous_if_any("dataset.h5", wanted=CONFIG.scoring.adaptive),
+        # Where the acceptance window follows from it, and with it which scores matter.
+        metrics=of_previous_if_any(
+            "metrics.json",
+            wanted=CONFIG.scoring.adaptive and CONFIG.selection.heeds_certificate,
+        ),
     output:
         output="results/{campaign}/iter_{iteration}/scores/{method}.h5",
     log:

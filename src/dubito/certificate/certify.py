@@ -53,6 +53,10 @@ def certify(
 ) -> dict[str, Any]:
     """Return the certificate, as it stands in ``metrics.json`` apart from method, audit and drift.
 
+    ``risk`` is what is guaranteed: the expected share of wrong structures among the accepted ones, over all lots.
+    ``bound``, (k + 1) / (n + 1) over the share accepted, comes from this lot alone and is an estimate: only the
+    expectation of the true share over ``bound`` is at most 1.
+
     Parameters
     ----------
     control : the slice, structures that could not be labelled included (their error is NaN: the worst case)
@@ -84,6 +88,7 @@ def certify(
         "threshold": thresholds.pop() if len(thresholds) == 1 else None,
         "accepted_fraction": fraction,
         "bound": bound,
+        "n_accepted_bad": sum(one.n_bad for one in accepted),
         "miss_rate": asdict(miss_rate(groups, accepted, risk, CONFIDENCE)),
         "labels_needed": _labels_needed(groups, risk, min_accepted_fraction),
         "strata": [_stratum(*pair, risk, min_accepted_fraction) for pair in zip(groups, accepted, strict=True)],
@@ -160,8 +165,8 @@ def reason_of(said: Mapping[str, Any], min_accepted_fraction: float) -> str:
         )
     if said["holds"]:
         return (
-            f"{said['accepted_fraction']:.0%} of the pool is accepted; at most {said['bound']:.1%} of that is "
-            f"expected to be off by more than {tolerance} (asked: {risk:.3g}): {found}."
+            f"{said['accepted_fraction']:.0%} of the pool is accepted, chosen so that at most {risk:.1%} of that is "
+            f"expected to be off by more than {tolerance}: {found}."
         )
     more = f"with none further wrong, {said['labels_needed']} control labels would do"
     if said["threshold"] is None and said["accepted_fraction"] == 0.0:

@@ -24,7 +24,7 @@ _TINY = 1e-300
 
 def can_reach(level: float, groups_first: int, groups_second: int) -> bool:
     """Return whether so few groups can show anything: whether their smallest p-value is at most ``level``."""
-    if min(groups_first, groups_second) < 2:  # noqa: PLR2004  one group has no spread
+    if min(groups_first, groups_second) < 2:  # one group has no spread
         return False
     return math.comb(groups_first + groups_second, groups_first) * level >= 1.0
 

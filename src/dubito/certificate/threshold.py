@@ -151,9 +151,10 @@ def select_thresholds(groups: Sequence[Group], risk: float) -> list[Accepted]:
 
 
 def bound_of(accepted: Sequence[Accepted], groups: Sequence[Group]) -> float:
-    """Return the bound on the expected share of bad structures among all accepted ones; at most 1.
+    """Return the estimate of the share of bad structures among all accepted ones that was held against the risk.
 
-    Where nothing is accepted it is the bound of accepting everything.
+    At most 1. It is chosen after the fact, so that it bounds nothing by itself: the expected share is at most the risk.
+    Where nothing is accepted it is the estimate for accepting everything.
     """
     n_rest, n_accepted = sum(group.n_rest for group in groups), sum(one.n_rest for one in accepted)
     taking = [one.ratio for one in accepted if one.threshold is not None]

@@ -21,7 +21,7 @@ def check_campaign(
     """
     from dubito.cli.plan import check_start, forecast
     from dubito.config import load_config
-    from dubito.config.feasibility import require_feasible
+    from dubito.config.feasibility import needs_count, require_feasible
     from dubito.config.inputs import require_inputs
 
     if submit and not profile:
@@ -29,6 +29,10 @@ def check_campaign(
     settings = load_config(path)
     require_inputs(settings)
     require_feasible(settings)
+    if needs_count(settings):
+        from dubito.stages.prepare_structures import count
+
+        require_feasible(settings, count(settings.data, settings.campaign.seed))
     yield f"{path}: {check_start(settings)}"
     for line in forecast(settings):
         yield f"  {line}"

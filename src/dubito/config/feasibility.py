@@ -14,19 +14,31 @@ NOISE_FACTOR = 3.0
 """An error counts as wrong beyond the tolerance; that says something of the model only well beyond the labels' own."""
 
 
-def require_feasible(config: Config) -> None:
-    """Raise ConfigError, with a paragraph for each fault, when a campaign could not do what it is asked."""
-    faults = list(faults_of(config))
+def require_feasible(config: Config, n_initial: int | None = None) -> None:
+    """Raise ConfigError, with a paragraph for each fault, when a campaign could not do what it is asked.
+
+    Parameters
+    ----------
+    n_initial : structures the campaign starts from, where they were counted
+    """
+    faults = list(faults_of(config, n_initial))
     if faults:
         raise ConfigError(" ".join(faults))
 
 
-def faults_of(config: Config) -> Iterator[str]:
-    """Yield what a campaign with this configuration could never do."""
+def needs_count(config: Config) -> bool:
+    """Say whether the budget can only be judged by counting the structures of files."""
+    is_limited = config.campaign.max_iterations and config.campaign.max_labels is not None
+    return bool(is_limited and config.data.initial.n_structures is None)
+
+
+def faults_of(config: Config, n_initial: int | None = None) -> Iterator[str]:
+    """Yield what a campaign with this configuration could never do; ``n_initial`` as in :func:`require_feasible`."""
     if config.campaign.max_iterations:
         yield from _tolerance(config)
         yield from _control(config)
-        yield from _budget(config)
+        yield from _no_certificate(config)
+        yield from _budget(config, n_initial)
 
 
 def _tolerance(config: Config) -> Iterator[str]:
@@ -58,15 +70,35 @@ def _control(config: Config) -> Iterator[str]:
         )
 
 
-def _budget(config: Config) -> Iterator[str]:
+def _no_certificate(config: Config) -> Iterator[str]:
+    """A window that closes with what a certificate accepts, where there will never be one."""
+    selection = config.selection
+    if not selection.heeds_certificate or selection.control_fraction:
+        return
+    what, instead = [], []
+    if selection.skip_accepted:
+        what.append("selection.skip_accepted")
+        instead.append("set selection.skip_accepted to false")
+    if selection.selector == "threshold_window" and not selection.min_score:
+        what.append("the selector threshold_window without selection.min_score")
+        instead.append("set selection.min_score to the score from which on candidates are worth a label")
+    yield (
+        f"What {' and '.join(what)} leaves out is what the certificate of the iteration before accepts, but with "
+        "control_fraction: 0 there is never a certificate, so nothing would be left out. Set "
+        f"selection.control_fraction above 0 (0.1), or {' and '.join(instead)}."
+    )
+
+
+def _budget(config: Config, n_initial: int | None) -> Iterator[str]:
     """A budget that does not reach beyond the first structures."""
     budget, selection = config.campaign.max_labels, config.selection
-    initial, batch = config.data.initial.n_structures or 0, selection.batch_size
+    initial, batch = n_initial or config.data.initial.n_structures or 0, selection.batch_size
     if budget is not None and budget < initial + batch:
         first = f"{initial} initial structures and " if initial else ""
+        fewer = "take fewer of the files (data.initial.n_structures), " if config.data.initial.kind == "files" else ""
         yield (
             f"campaign.max_labels is {budget}, less than {first}one batch ({selection.n_select} selected and "
             f"{selection.n_control} control, {initial + batch} in all): nothing could be learnt from what is explored. "
             f"Set campaign.max_labels to {initial + batch} or more, lower selection.n_select or "
-            "selection.min_control_labels, or only label what is there (campaign.max_iterations: 0)."
+            f"selection.min_control_labels, {fewer}or only label what is there (campaign.max_iterations: 0)."
         )

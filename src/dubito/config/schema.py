@@ -17,7 +17,7 @@ from dubito.config.report import ReportConfig
 from dubito.config.resources import ResourcesConfig
 from dubito.config.sampling import SamplingConfig
 from dubito.config.scoring import ScoringConfig
-from dubito.config.selection import SelectionConfig
+from dubito.config.selection import LOOK_AT_NO_SCORES, SelectionConfig
 from dubito.config.training import TrainingConfig
 from dubito.config.uncertainty import (
     AUTO,
@@ -86,6 +86,18 @@ class Config(Section):
                 f"scoring.adaptive saves evaluations of the ensemble's members, but uncertainty.acquire_with is "
                 f"'{self.uncertainty.acquire_with}', which judges by other means; set scoring.adaptive to false, or "
                 "uncertainty.acquire_with to ensemble"
+            )
+        if (
+            self.scoring.adaptive
+            and self.scoring.decision == "selection"
+            and self.selection.stratify_by_sampler
+            and self.selection.selector not in LOOK_AT_NO_SCORES
+        ):
+            raise ValueError(
+                f"scoring.adaptive gives the full score to the most doubtful of the whole pool, but with "
+                f"selection.stratify_by_sampler '{self.selection.selector}' takes the most doubtful of each sampler, "
+                "so that part of the batch would be ranked by estimates; set one of the two to false, or choose a "
+                f"selector that looks at no scores ({', '.join(LOOK_AT_NO_SCORES)})"
             )
         lacking = [text for text in map(how_to_install, self.uncertainty.methods) if text]
         if lacking:

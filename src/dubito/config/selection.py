@@ -19,6 +19,8 @@ KNOWN_SELECTORS = (
     "max_det",
     "lcmd",
 )
+LOOK_AT_NO_SCORES = ("random", "threshold_window", "max_det", "lcmd")
+"""Selectors that choose the same whatever the scores are, as long as the acceptance window is the same."""
 
 
 class SelectionConfig(Section):

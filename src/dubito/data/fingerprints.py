@@ -21,8 +21,10 @@ structure only the shortest of each pair of elements are kept, in fixed proporti
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +48,7 @@ class Fingerprints:
     """
 
     names: list[str]
-    matrices: list[Array]
+    matrices: Sequence[Array]
     group: Array
     row: Array
 
@@ -64,15 +66,15 @@ class Fingerprints:
         return out
 
     def take(self, rows: Array) -> Fingerprints:
-        """Return the fingerprints of some structures."""
+        """Return the fingerprints of some structures; they are copied when they are first looked at."""
         rows = np.asarray(rows, dtype="i8")
         group, row = self.group[rows], np.zeros(len(rows), "i8")
-        matrices = []
-        for index, matrix in enumerate(self.matrices):
+        taken = []
+        for index in range(len(self.matrices)):
             members = np.flatnonzero(group == index)
             row[members] = np.arange(len(members))
-            matrices.append(matrix[self.row[rows[members]]])
-        return Fingerprints(self.names, matrices, group, row)
+            taken.append(self.row[rows[members]])
+        return Fingerprints(self.names, _Taken(self.matrices, taken), group, row)
 
     def to_one(self, other: Fingerprints, index: int) -> Array:
         """Return the rms difference of each structure to structure ``index`` of ``other``, (n,) Å.
@@ -110,6 +112,24 @@ class Fingerprints:
                 )
                 out[rows[start : start + _BLOCK]] = _rms(squares.min(axis=1), matrix.shape[1])
         return out
+
+
+class _Taken(Sequence[Array]):
+    """Rows of matrices. Those of a pool may be large, and most selectors look at none."""
+
+    def __init__(self, matrices: Sequence[Array], rows: list[Array]) -> None:
+        self._matrices, self._rows = matrices, rows
+        self._copies: dict[int, Array] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if index not in self._copies:
+            self._copies[index] = self._matrices[index][self._rows[index]]
+        return self._copies[index]
 
 
 def fingerprints(structures: Structures) -> Fingerprints:
@@ -156,12 +176,16 @@ def _molecules(structures: Structures, members: Array) -> Array:
     atoms = np.take_along_axis(atoms, order, axis=1)
     numbers, positions = structures.atomic_numbers[atoms[0]], structures.positions[atoms]
     first, second = np.triu_indices(size, 1)
-    out = []
+    out = np.zeros((0, 0))
     for start in range(0, len(members), _BLOCK):
         x = positions[start : start + _BLOCK]
         difference = x[:, first] - x[:, second]
-        out.append(_sorted(np.sqrt(np.einsum("mpk,mpk->mp", difference, difference)), numbers, first, second))
-    return np.concatenate(out)
+        block = _sorted(np.sqrt(np.einsum("mpk,mpk->mp", difference, difference)), numbers, first, second)
+        if not start:
+            # In the layout of the blocks: products of matrices round by it.
+            out = np.empty((len(members), block.shape[1]), order="C" if block.flags.c_contiguous else "F")
+        out[start : start + _BLOCK] = block
+    return out
 
 
 def _periodic(structures: Structures, index: int) -> Array:

@@ -82,8 +82,13 @@ class Curve:
         out: Array = self.error(labels) * np.exp(spread * rng.standard_normal(len(spread)))
         return out
 
-    def labels_to(self, target: float) -> Array:
-        """Return the labels at which the curve is at ``target`` (eV/Å), (d,); infinite where its floor is above."""
+    def labels_to(self, target: float | Array) -> Array:
+        """Return the labels at which the curve is at ``target`` (eV/Å), (d,); infinite where its floor is above.
+
+        Parameters
+        ----------
+        target : one for all draws, or (d,) one for each
+        """
         excess = (target / np.exp(self.level) - self.floor) / (1 - self.floor)
         labels = np.full(len(excess), np.inf)
         ok = excess > 0

@@ -45,6 +45,7 @@ class Ahead:
     target : error to reach, eV/Å; None: nothing tells
     tolerable : error at which the tolerance would be kept, eV/Å; None: nothing tells
     core_hours : from the labels at the target to core-hours; None: nothing is measured
+    draw_target : what the target may be, for each draw of a curve, eV/Å; None: it is known
     """
 
     labels: int
@@ -55,6 +56,7 @@ class Ahead:
     tolerable: float | None = None
     core_hours: Callable[[float], float] | None = None
     core_hours_per_label: float | None = None
+    draw_target: Callable[[Curve, np.random.Generator], Array] | None = None
 
 
 def fit_points(points: Sequence[Point], seed: int) -> Curve | None:
@@ -82,12 +84,14 @@ def make_plan(points: Sequence[Point], kind: str, ahead: Ahead, ratio: tuple[flo
     sd = usual_sd(points)
     places = np.unique(np.geomspace(curve.last, reach, _STEPS).round().astype(int))
     gain = gain_percent(curve, ahead)
-    to_target = None if ahead.target is None else curve.labels_to(ahead.target)
+    targets = _targets(curve, ahead, generator(seed, "target", points[-1].iteration))
+    to_target = None if targets is None else curve.labels_to(targets)
     return {
         "error_kind": kind,
         "points": [point.to_json() for point in points],
         "target_ev_per_angstrom": ahead.target,
         "target_from": ahead.target_from if ahead.target is not None else None,
+        "target_interval_ev_per_angstrom": _named(targets) if isinstance(targets, np.ndarray) else None,
         "forecast": [{"labels": int(n), **_named(curve.measured(n, sd, rng))} for n in places],
         **_target(to_target, reach, ahead),
         "tolerable_error_ev_per_angstrom": ahead.tolerable,
@@ -102,6 +106,13 @@ def make_plan(points: Sequence[Point], kind: str, ahead: Ahead, ratio: tuple[flo
         "train_test_ratio": None if ratio is None else ratio[0],
         "past_forecasts": past_forecasts(points, seed),
     }
+
+
+def _targets(curve: Curve, ahead: Ahead, rng: np.random.Generator) -> float | Array | None:
+    """Return the target, draws of it where it is only estimated, or None."""
+    if ahead.target is None or ahead.draw_target is None:
+        return ahead.target
+    return ahead.draw_target(curve, rng)
 
 
 def gain_percent(curve: Curve, ahead: Ahead) -> Array:
@@ -119,7 +130,10 @@ def chance_of(curve: Curve, ahead: Ahead, share: float) -> float:
 
 
 def _chance_within(curve: Curve, error: float | None, times: float) -> float | None:
-    """Return the probability that an error is reached within so many times the labels of the last point."""
+    """Return the probability that an error is reached within so many times the labels of the last point.
+
+    The tolerable error is taken as its best estimate: so the limits of the stop rule were chosen.
+    """
     return None if error is None else float(np.mean(curve.labels_to(error) <= times * curve.last))
 
 

@@ -7,14 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
 FORCE_RMSE = "force_rmse_ev_per_angstrom"
 # Squared errors of structures vary about as much as their mean where nothing was measured, and few structures
 # measure their own variation badly: the guess counts like so many structures.
 _USUAL_VARIATION, _GUESS_COUNTS = 1.0, 5
 _MODEL_BEFORE: Final = frozenset({"control"})
-_SLICES = 3
 
 
 @dataclass(frozen=True)
@@ -84,36 +81,6 @@ def relative_sd(errors: Mapping[str, Any]) -> float:
     if isinstance(measured, int | float) and math.isfinite(measured) and n > 1:
         square = (n * (2 * measured) ** 2 * n + _GUESS_COUNTS * square) / (n + _GUESS_COUNTS)
     return math.sqrt(square / n) / 2
-
-
-def target_by_tolerance(
-    history: Sequence[Mapping[str, Any]], points: Sequence[Point], tolerance: float, risk: float
-) -> float | None:
-    """Return the error at which all but ``risk`` of the structures would keep the tolerance; None: nothing tells.
-
-    If errors shrink alike, the worst force error of structures stays the same multiple of the RMSE of their model;
-    the ``1 - risk`` quantile of that multiple is taken over the latest control slices.
-
-    Parameters
-    ----------
-    tolerance : largest force error of an atom that counts as right, eV/Å
-    """
-    error_of = {point.model: point.error for point in points}
-    multiples: list[float] = []
-    slices = 0
-    for position in range(len(history) - 1, 0, -1):
-        worst = history[position].get("errors", {}).get("control", {}).get("worst_force_errors")
-        error = error_of.get(position - 1)
-        if not worst or error is None:
-            continue
-        multiples += [math.inf if value is None else float(value) / error for value in worst]
-        slices += 1
-        if slices == _SLICES:
-            break
-    if not multiples:
-        return None
-    multiple = float(np.sort(multiples)[min(len(multiples) - 1, math.ceil((1 - risk) * len(multiples)) - 1)])
-    return tolerance / multiple if math.isfinite(multiple) and multiple > 0 else None
 
 
 def _positive(value: Any) -> float | None:

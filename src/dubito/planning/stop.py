@@ -38,20 +38,28 @@ def has_not_fallen(points: Sequence[Point]) -> bool:
     if len(points) <= ITERATIONS:
         return False
     before, last = points[-1 - ITERATIONS], points[-ITERATIONS:]
-    fall = math.log(before.error) - sum(math.log(point.error) for point in last) / ITERATIONS
+    fall = math.log(before.error / usual_error(last))
     sd = math.hypot(before.relative_sd, math.sqrt(sum(point.relative_sd**2 for point in last)) / ITERATIONS)
     return fall <= sd
+
+
+def usual_error(points: Sequence[Point]) -> float:
+    """Return the geometric mean of the errors, eV/Å."""
+    return math.exp(sum(math.log(point.error) for point in points) / len(points))
 
 
 def why_stalled(points: Sequence[Point], plan: Mapping[str, Any] | None) -> str | None:
     """Return what stalls the campaign: "training", "data", or None where it goes on or nothing tells.
 
     Stalled: the error has not fallen for three iterations, and either training is the limit or there is hardly a
-    chance that the next batch lowers it by 5 %. Not where the target is reached, or has a chance of 10 % within
+    chance that the next batch lowers it by 5 %. Not where the user's target is reached, or has a chance of 10 % within
     reach of the forecast, nor where the tolerance has one to be kept within four times the labels: noisy points hide a
     slow fall, and a certificate may only want another control slice.
     """
-    if plan is None or not has_not_fallen(points) or plan["labels_to_target"]["q10"] is not None:
+    if plan is None or not has_not_fallen(points):
+        return None
+    # A target taken from the tolerance is asked for next: by its best estimate, and farther.
+    if plan["target_from"] == "config" and plan["labels_to_target"]["q10"] is not None:
         return None
     if (plan["probability_tolerable_at_all"] or 0.0) >= CHANCE:
         return None

@@ -8,6 +8,7 @@ from typing import Any
 from dubito.reporting import charts_certificate as charts
 from dubito.reporting.blocks import Block, Chart, Figure, Section, Table, Text
 from dubito.reporting.collect import Campaign, Iteration
+from dubito.reporting.drift import drift_words, milder_words
 from dubito.reporting.words import MISSING, count, milli, number, percent, setting
 
 TITLE = "Certificate"
@@ -15,10 +16,11 @@ _RATE = ("value", "low", "high")
 NOT_SAID = (
     "What this does not say. It speaks of the model that explored, not of the one trained since, which knows these "
     "labels and has not been judged yet; and of the pool that this campaign's samplers found, not of other "
-    "temperatures, compositions or reactions. 'At most' bounds the expected share, over repeated control slices; the "
-    "95 % interval of the miss rate is what this one slice can vouch for, and it is wide where the slice is small. "
+    "temperatures, compositions or reactions. 'At most' is about the mean over repeated control slices, of which those "
+    "that accept nothing count as not wrong; so is the 95 % of the interval. A slice that accepts much by luck can be "
+    "wrong about more. "
     "Each iteration looks anew: with many looks one may pass by luck, which is why a campaign counts as certified only "
-    "after two in a row."
+    "when the certificate is confirmed by one in the two iterations before or by the learning curve."
 )
 
 
@@ -28,8 +30,7 @@ def certificate(campaign: Campaign) -> Section:
     if not judged:
         return Section("certificate", TITLE, [Text(_why_none(campaign))])
     blocks: list[Block] = [_figure(campaign, judged)]
-    if drift := drift_words(judged[-1]):
-        blocks.insert(0, Text(drift))
+    blocks[:0] = [Text(words) for words in (drift_words(judged[-1]), milder_words(judged[-1])) if words]
     strata = _strata(judged)
     if strata is not None:
         blocks.append(strata)
@@ -47,39 +48,18 @@ def finding(iteration: Iteration, least: float) -> str:
     accepted, evidence = found["accepted_fraction"], _evidence(found)
     if found["holds"]:
         return (
-            f"Of the structures that exploring finds, {percent(accepted)} can be accepted: at most "
-            f"{percent(found['bound'])} of these are expected to have {tolerance} ({evidence})."
+            f"Of the structures that exploring finds, {percent(accepted)} can be accepted, chosen so that at most "
+            f"{setting(found['risk'])} of these are expected to have {tolerance} ({evidence})."
         )
     if accepted:
         return (
             f"Of the structures that exploring finds, only {percent(accepted)} can be accepted instead of the "
-            f"{setting(least)} asked for: of these at most {percent(found['bound'])} are expected to have {tolerance} "
-            f"({evidence})."
+            f"{setting(least)} asked for, chosen so that at most {setting(found['risk'])} of these are expected to "
+            f"have {tolerance} ({evidence})."
         )
     return (
         f"Of the structures that exploring finds, none can be accepted yet at a risk of {setting(found['risk'])}: "
         f"{_bad_words(found)}."
-    )
-
-
-def drift_words(iteration: Iteration) -> str:
-    """Say that a bound no longer holds; empty where nothing has drifted."""
-    found = iteration.certificate or {}
-    drift = found.get("drift")
-    if not drift or not drift["drifted"]:
-        return ""
-    earlier = (found.get("audit") or {}).get("threshold_of_iteration", iteration.index - 1)
-    by_ratio, by_scores = (drift[key] for key in ("p_value", "scores_p_value"))
-    if by_ratio is None or (by_scores is not None and by_scores < by_ratio):
-        change = f"exploring finds what is doubted more than anything then (p = {number(by_scores, 2)})"
-    else:
-        change = (
-            f"a force error was {number(drift['ratio_before'], 2)} times the doubt claimed for it then, and is "
-            f"{number(drift['ratio_now'], 2)} times now (p = {number(by_ratio, 2)})"
-        )
-    return (
-        f"The bound of iteration {earlier} no longer holds: {change}. Do not use its threshold any longer; the bound "
-        f"of iteration {iteration.index} was made anew."
     )
 
 
@@ -111,10 +91,15 @@ def controls(found: Mapping[str, Any]) -> str:
 
 
 def _evidence(found: Mapping[str, Any]) -> str:
-    miss, labels = found["miss_rate"], controls(found)
+    """Say what the accepted control structures showed."""
+    miss, bad = found["miss_rate"], found.get("n_accepted_bad")
     if miss["low"] is None or miss["high"] is None:
-        return labels
-    return f"95 % interval {percent(miss['low'])} to {percent(miss['high'])}, {labels}"
+        return controls(found)
+    interval = f"95 % interval {percent(miss['low'])} to {percent(miss['high'])}"
+    if bad is None:
+        return f"{interval}, {controls(found)}"
+    accepted = count(miss["n_accepted"], "accepted control structure")
+    return f"{bad:,} of {accepted} {'is' if bad == 1 else 'are'} wrong, {interval}"
 
 
 def _bad_words(found: Mapping[str, Any]) -> str:
@@ -191,17 +176,20 @@ def _table(judged: Sequence[Iteration]) -> Table:
     return Table(
         caption="The certificate of every iteration",
         headers=(
-            "iteration", "holds", "accepted share", "at most wrong", "miss rate", "95 % interval", "accepted controls",
-            "controls", "wrong", "without label", "candidates", "threshold", "controls needed", "threshold of before",
-            "error over doubt", "changed",
+            "iteration", "holds", "accepted share", "asked risk", "estimate", "miss rate", "95 % interval",
+            "accepted controls", "wrong of these", "controls", "wrong", "without label", "candidates", "threshold",
+            "controls needed", "threshold of before", "error over doubt", "changed",
         ),
         rows=[_row(iteration) for iteration in judged],
-        note="At most wrong: bound on the expected share of accepted structures whose force error exceeds the "
-        "tolerance. Controls: structures drawn at random; those that got no label count as wrong. Controls needed: so "
+        note="Asked risk: the guarantee, the expected share of accepted structures whose force error exceeds the "
+        "tolerance is at most this. Estimate: (k + 1) / (n + 1) of the n controls, k of them wrong and accepted, over "
+        "the accepted share; it is held against the risk, and is no bound of its own. Controls: structures drawn at "
+        "random; those that got no label count as wrong. Controls needed: so "
         "many would suffice if no further one were wrong. Threshold: on the score of the driving method; a dash where "
         "it differs by sampler or nothing is accepted. Threshold of before: what that of the iteration before missed "
         "on these new labels. Error over doubt: a force error over the doubt claimed for it, in the iteration before "
-        "and in this one. Changed: whether that ratio or the scores have moved by more than chance.",
+        "and in this one. Changed: whether that ratio or the scores have grown by more than 15 % and more than chance; "
+        "cautious: the ratio has fallen by as much, which is no harm.",
     )  # fmt: skip
 
 
@@ -212,10 +200,12 @@ def _row(iteration: Iteration) -> tuple[str, ...]:
         str(iteration.index),
         "yes" if found["holds"] else "no",
         percent(found["accepted_fraction"]),
+        setting(found["risk"]),
         percent(found["bound"]) if found["accepted_fraction"] else MISSING,
         percent(miss["value"]),
         _interval(miss),
         f"{miss['n_accepted']:,}",
+        MISSING if found.get("n_accepted_bad") is None else f"{found['n_accepted_bad']:,}",
         f"{found['n_control']:,}",
         f"{found['n_bad']:,}",
         f"{found.get('n_control_failed') or 0:,}",
@@ -233,11 +223,11 @@ def _audit_and_drift(found: Mapping[str, Any]) -> tuple[str, str, str]:
         missed = f"{audit['missed']} of {audit['n_accepted']} ({_interval(audit)})"
     if not drift:
         return missed, MISSING, MISSING
+    changed = "yes" if drift["drifted"] else "cautious" if drift.get("cautious") else "no"
     return (
         missed,
         f"{number(drift.get('ratio_before'), 2)}, {number(drift.get('ratio_now'), 2)}",
-        f"{'yes' if drift['drifted'] else 'no'} (p {number(drift.get('p_value'), 2)}, scores "
-        f"{number(drift.get('scores_p_value'), 2)})",
+        f"{changed} (p {number(drift.get('p_value'), 2)}, scores {number(drift.get('scores_p_value'), 2)})",
     )
 
 
@@ -270,7 +260,7 @@ def _strata(judged: Sequence[Iteration]) -> Table | None:
     return Table(
         caption="The same by sampler, latest first",
         headers=(
-            "sampler", "iteration", "holds", "accepted share", "at most wrong", "controls", "wrong", "candidates",
+            "sampler", "iteration", "holds", "accepted share", "estimate", "controls", "wrong", "candidates",
             "threshold",
         ),
         rows=rows,

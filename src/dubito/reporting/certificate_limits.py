@@ -33,10 +33,13 @@ def _of_certificate(campaign: Campaign, found: Mapping[str, Any]) -> list[str]:
     least, risk = campaign.config.selection.min_accepted_fraction, setting(found["risk"])
     if found["holds"]:
         if (found.get("drift") or {}).get("drifted"):
-            return ["Not certified: the certificate holds, but for other conditions than in the iteration before."]
+            return ["Not certified: the certificate holds, but errors or scores have grown since the iteration before."]
         since = campaign.last.decision.get("certified_since")
         if since is None or since == campaign.last.index:
-            return ["Not certified yet: the certificate holds for the first time, and has to hold twice in a row."]
+            return [
+                "Not certified yet: the certificate holds, but has to be confirmed by one in the two iterations before "
+                "or by the learning curve, and more labels must not be worth their price."
+            ]
         return []
     accepted, n, needed = found["accepted_fraction"], found["n_control"], found["labels_needed"]
     share = f"only {percent(accepted)} of what exploring finds" if accepted else "nothing that exploring finds"

@@ -60,7 +60,8 @@ class Iteration:
     manifest: Mapping[str, Any]
     shard_reports: Sequence[Mapping[str, Any]]
     profiles: Sequence[EnergyProfile]
-    stops: Mapping[str, int]
+    # How many ended with each code, by kind of sampler; "" where it is not known whose they are.
+    stops: Mapping[str, Mapping[str, int]]
     walkers: int
     new: Evaluated | None
     driver: str
@@ -194,7 +195,7 @@ def _iteration(where: Path, index: int, config: Config) -> Iteration:
     selected, asked = where / "selected.h5", where / "predictions" / "batch.h5"
     if manifest.get("adaptive") and asked.is_file():
         selected = asked  # when it was selected not all members had been asked about all of it
-    stops, walkers = _stops(_present(where / "pool" / f"job_{job}.h5" for job in range(config.sampling.n_jobs)))
+    stops, walkers = _stops(where / "pool", config)
     metrics = read_object(where / "metrics.json", labels=dict)
     driver = str(metrics.get("method") or config.uncertainty.first_driver)
     return Iteration(
@@ -204,7 +205,7 @@ def _iteration(where: Path, index: int, config: Config) -> Iteration:
         manifest=manifest,
         shard_reports=[_shard_report(path) for path in _present(path.with_suffix(".json") for path in shards)],
         profiles=[read_profile(path, driver) for path in _present(profiles)],
-        stops=stops or metrics.get("exploring", {}).get("stops", {}),
+        stops=stops or _stops_of_all(metrics),
         walkers=walkers,
         new=join_labels(selected, _present(shards)) if index > 0 and selected.is_file() else None,
         driver=driver,
@@ -235,15 +236,26 @@ def _shard_report(path: Path) -> Mapping[str, Any]:
     return read_object(path, done=int, failed=list)
 
 
-def _stops(pool: Sequence[Path]) -> tuple[dict[str, int], int]:
-    stops: dict[str, int] = {}
+def _stops(pool: Path, config: Config) -> tuple[dict[str, dict[str, int]], int]:
+    """Return how many ended with each code, by kind of sampler, and how many there were."""
+    stops: dict[str, dict[str, int]] = {}
     walkers = 0
-    for path in pool:
+    for job in range(config.sampling.n_jobs):
+        path = pool / f"job_{job}.h5"
+        if not path.is_file():
+            continue
         about = read_attributes(path)
         walkers += int(about.get("walkers", 0))
+        mine = stops.setdefault(config.sampling.sampler_of_job(job).kind, {})
         for reason, count in dict(about.get("stops") or {}).items():
-            stops[reason] = stops.get(reason, 0) + int(count)
-    return stops, walkers
+            mine[reason] = mine.get(reason, 0) + int(count)
+    return {sampler: counts for sampler, counts in stops.items() if counts}, walkers
+
+
+def _stops_of_all(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, int]]:
+    """Return the same from metrics, which don't tell samplers apart."""
+    stops = metrics.get("exploring", {}).get("stops", {})
+    return {"": stops} if stops else {}
 
 
 def _sets(where: Path, config: Config) -> dict[str, Evaluated]:

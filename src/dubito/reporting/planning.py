@@ -24,16 +24,25 @@ def planning(campaign: Campaign) -> Section:
     plan = campaign.last.plan
     if plan is None:
         return Section("planning", TITLE, [Text(_why_none(campaign)), Text(_decided(campaign), plain=True)])
-    blocks: list[Block] = [_figure(plan, finding(plan)), _table(campaign, plan), Text(_limited(plan))]
+    blocks: list[Block] = [
+        _figure(plan, finding(plan, campaign.last.known_labels)),
+        _table(campaign, plan),
+        Text(_limited(plan)),
+    ]
     return Section("planning", TITLE, [*blocks, Text(_decided(campaign), plain=True)])
 
 
-def finding(plan: Mapping[str, Any]) -> str:
-    """Say in one sentence how many labels the target takes."""
+def finding(plan: Mapping[str, Any], at_hand: int) -> str:
+    """Say in one sentence how many labels the target takes.
+
+    Parameters
+    ----------
+    at_hand : labels known to the present model, which may not be judged yet
+    """
     target = plan["target_ev_per_angstrom"]
     if target is None:
         return f"No target error is known yet. {_gain(plan)}"
-    words = f"a force error of {milli(target)} meV/Å"
+    words = f"a force error of {milli(target)} meV/Å{_doubt(plan)}"
     needed, last = plan["labels_to_target"] or {}, plan["points"][-1]["labels"]
     middle, unreachable = needed.get("q50"), plan["probability_unreachable"]
     if middle is not None and middle <= last:
@@ -48,10 +57,21 @@ def finding(plan: Mapping[str, Any]) -> str:
             f"The target, {words}, takes more than twice the {last:,} labels of the last point, farther than this "
             f"curve can be trusted (probability that no number of labels reaches it: {_chance(unreachable)})."
         )
+    already = (
+        f" The {at_hand:,} labels at hand already exceed that; the model trained on them is not judged yet."
+        if last < middle <= at_hand
+        else ""
+    )
     return (
         f"The target, {words}, is expected at {middle:,.0f} labels (80 % interval {_range(needed)}; "
-        f"probability that no number of labels reaches it: {_chance(unreachable)})."
+        f"probability that no number of labels reaches it: {_chance(unreachable)}).{already}"
     )
+
+
+def _doubt(plan: Mapping[str, Any]) -> str:
+    """Return the interval of a target that is only estimated."""
+    between = plan.get("target_interval_ev_per_angstrom")
+    return "" if between is None else f" ({milli(between['q10'])} to {milli(between['q90'])})"
 
 
 def _why_none(campaign: Campaign) -> str:
@@ -111,7 +131,10 @@ def _about_target(plan: Mapping[str, Any]) -> str:
     if plan["target_from"] == "config":
         return " Target: planning.target_force_rmse_ev_per_angstrom."
     if plan["target_from"] == "certificate":
-        return " Target: where the certificate's tolerance would hold, as far as can be told."
+        return (
+            " Target: where the certificate's tolerance would hold, as the latest control slices tell; what they leave "
+            "open (in brackets: 80 %) is part of the interval of the labels to it."
+        )
     return ""
 
 
@@ -183,7 +206,8 @@ def _table(campaign: Campaign, plan: Mapping[str, Any]) -> Table:
     ]
     if plan["probability_by_budget"] is not None:
         budget = campaign.config.campaign.max_labels
-        within = "the budget" if budget is None else f"the budget of {budget:,} labels"
+        left = "the iterations left"
+        within = left if budget is None else f"the budget of {budget:,} labels and {left}"
         about.append(f"Probability of reaching it within {within}: {_chance(plan['probability_by_budget'])}.")
     if plan["core_hours_per_label"] is not None:
         about.append(f"A label has cost {_core_time(plan['core_hours_per_label'])} so far.")
@@ -233,7 +257,8 @@ def _limited(plan: Mapping[str, Any]) -> str:
         return f"Data-limited: structures trained on are known far better than others{measured}, so labels help."
     if plan["limited_by"] == "training":
         return (
-            f"Training-limited: structures trained on are known hardly better than others{measured}, so a "
-            "larger network or a longer training would help more than labels (model, training.max_epochs)."
+            f"Training-limited: structures trained on are known hardly better than others{measured}, so a larger "
+            "network or a longer training should help (model, training.max_epochs). The learning curve is that of the "
+            "network and training as they are: labels help these as forecast above, all the same."
         )
     return f"Whether data or training limits the error can't be told yet{measured}."

@@ -1,4 +1,4 @@
-"""Sections on what the campaign did: selected structures, exploring, failures, cost, settings."""
+"""Sections on what the campaign did: selected structures, failures, cost, settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from dubito.reporting import charts
-from dubito.reporting.blocks import Block, Chart, Code, Figure, Section, Table, Text
+from dubito.reporting.blocks import Chart, Code, Figure, Section, Table, Text
 from dubito.reporting.collect import Campaign, Failure
 from dubito.reporting.cost import hours, labelling_cpu_s
 from dubito.reporting.words import MISSING, count, milli, number, percent, seconds
@@ -51,39 +51,6 @@ def selected(campaign: Campaign) -> Section:
         + (f" The latest {MOST_ROWS} of {len(rows):,}; all in iter_*/selection.json." if len(rows) > MOST_ROWS else ""),
     )  # fmt: skip
     return Section("selected", "Selected structures", [Text(text + "."), table])
-
-
-def exploring(campaign: Campaign) -> Section:
-    """Return the section on why walkers stopped."""
-    explored = [iteration for iteration in campaign.iterations if iteration.index > 0]
-    if not explored:
-        return Section("exploring", "Exploring", [Text("Exploring starts in iteration 1.")])
-    last = explored[-1]
-    stops = sorted({reason for iteration in explored for reason in iteration.stops})
-    blocks: list[Block] = [Text(_exploring_finding(last.index, last.stops))]
-    header = ("reason", *(f"iteration {iteration.index}" for iteration in explored))
-    if stops:
-        blocks.append(
-            Table(
-                "Why walkers stopped",
-                header,
-                [(_spaced(r), *(f"{i.stops.get(r, 0):,}" for i in explored)) for r in stops],
-                note="Walkers by reason and iteration.",
-            )
-        )
-    return Section("exploring", "Exploring", blocks)
-
-
-def _exploring_finding(index: int, stops: object) -> str:
-    counts = dict(stops) if isinstance(stops, dict) else {}
-    total = sum(counts.values())
-    if not total:
-        return f"No stop of a walker is recorded for iteration {index}."
-    cause = max(sorted(counts), key=lambda reason: counts[reason])
-    return (
-        f"In iteration {index}, {counts[cause]:,} of {count(total, 'walker')} ({percent(counts[cause] / total)}) "
-        f"ended with the reason '{_spaced(cause)}'."
-    )
 
 
 def failures(campaign: Campaign) -> Section:

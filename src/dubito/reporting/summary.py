@@ -58,12 +58,15 @@ _MISS = ("value", "low", "high", "tolerance_ev_per_angstrom", "risk")
 
 
 def _certificate(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return what counts of the latest certificate; ``bound`` is on the expected share of wrong ones."""
+    """Return what counts of the latest certificate; the share of wrong ones is expected to be at most ``risk``.
+
+    ``bound`` is the estimate that was held against the risk. ``drifted`` is null where drift was not tested.
+    """
     if found is None:
         return None
-    drift = found.get("drift") or {}
+    drift = found.get("drift")
     kept = {key: found[key] for key in ("holds", "accepted_fraction", "bound")}
-    return kept | {"drifted": bool(drift.get("drifted", False))}
+    return kept | {"drifted": None if drift is None else bool(drift["drifted"])}
 
 
 def _plan(found: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 from dubito.reporting.blocks import Verdict
-from dubito.reporting.certificate import drift_words
 from dubito.reporting.certificate_limits import certificate_limits
 from dubito.reporting.collect import Campaign
+from dubito.reporting.drift import drift_words
 from dubito.reporting.summary import force_rmse
 from dubito.reporting.words import MISSING, count, milli, percent, setting
 
@@ -74,7 +74,7 @@ def _certificate(campaign: Campaign) -> list[tuple[str, str, str]]:
     if found is None:
         return [_miss(metrics["miss_rate"])]
     tolerance = f"force error above {milli(found['tolerance_ev_per_angstrom'])} meV/Å"
-    note = f"at most {percent(found['bound'])} of them expected to have a {tolerance}"
+    note = f"chosen so that at most {setting(found['risk'])} of them are expected to have a {tolerance}"
     if not found["accepted_fraction"]:
         note = f"no threshold keeps the risk of {setting(found['risk'])} of a {tolerance}"
     return [("Accepted of the pool", percent(found["accepted_fraction"]), note), _miss(metrics["miss_rate"])]

@@ -49,11 +49,16 @@ class Rule:
     recall : share of them that must get the full score, at least
     share : of the pool that matters; ignored where there is a level
     level : full score (eV/Å) from which on candidates matter; None: from the share
+    highest : the level from the share is no higher than this (eV/Å); None: as it comes
+    skipped_above : the share is counted from this score (eV/Å) down, which what lies above must reach; None: from the
+        top
     """
 
     recall: float
     share: float
     level: float | None = None
+    highest: float | None = None
+    skipped_above: float | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,12 @@ class Cascade:
         known = estimates[np.isfinite(estimates)]
         settings: dict[str, Any] = {"recall": self._rule.recall, "n_drawn": FIT}
         if self._rule.level is None:
-            return cheapest(known, residuals, self._rule.share, **settings)
+            share, above = self._rule.share, self._rule.skipped_above
+            if above is not None:
+                share = min(1.0, share + forecast(known, residuals, math.log(above), **settings).share)
+            highest = self._rule.highest
+            ceiling = math.inf if highest is None else math.log(highest) if highest > 0 else -math.inf
+            return cheapest(known, residuals, share, highest=ceiling, **settings)
         found = forecast(known, residuals, math.log(self._rule.level), **settings)
         if found.share * len(known) < positives_needed(self._rule.recall):
             raise _Everything(

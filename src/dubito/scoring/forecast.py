@@ -7,6 +7,7 @@ never recall.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +68,14 @@ def forecast(estimates: Array, residuals: Array, level: float, *, recall: float,
     return Forecast(level, share, drawn + (1 - drawn) * min(1.0, kept))
 
 
-def cheapest(estimates: Array, residuals: Array, share: float, *, recall: float, n_drawn: int) -> Forecast:
-    """Return the cheapest forecast among levels that at least ``share`` of the pool reaches."""
+def cheapest(
+    estimates: Array, residuals: Array, share: float, *, recall: float, n_drawn: int, highest: float = math.inf
+) -> Forecast:
+    """Return the cheapest forecast among levels that at least ``share`` of the pool reaches, none above ``highest``."""
     scores = np.sort((thinned(estimates)[:, None] + residuals).ravel())[::-1]
     tried = []
     while True:
-        level = float(scores[min(len(scores) - 1, int(share * len(scores)))])
+        level = min(highest, float(scores[min(len(scores) - 1, int(share * len(scores)))]))
         tried.append(forecast(estimates, residuals, level, recall=recall, n_drawn=n_drawn))
         if share >= 1:
             return min(tried, key=lambda found: found.evaluated)

@@ -8,8 +8,8 @@ from dubito.config.selection import SelectionConfig
 def quota(config: SelectionConfig, n_open: int, remaining: int | None) -> tuple[int, int]:
     """Return how many structures the control slice and the selection may have.
 
-    The control slice takes at most half of the pool; near-copies in it are counted, though not labelled. A budget that does not suffice for both is shared in proportion,
-    and each gets a label at least while there are two.
+    The control slice takes at most half of the pool; near-copies in it are counted, though not labelled. A budget that
+    does not suffice for both is shared in proportion, and each gets a label at least while there are two.
 
     Parameters
     ----------

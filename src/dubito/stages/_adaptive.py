@@ -25,17 +25,19 @@ from dubito.data.store import read_structures
 from dubito.data.streaming import stream_structures
 from dubito.data.structures import Structures
 from dubito.metrics.reduce import structure_max
-from dubito.scoring.cascade import Cascade, Rule, Verdict
+from dubito.scoring.cascade import Cascade, Verdict
 from dubito.scoring.cheap import NAMES, CheapScore
 from dubito.scoring.evaluations import Evaluations
-from dubito.scoring.matter import share_that_matters
+from dubito.scoring.matter import rule_of
 from dubito.scoring.members import joined, joined_forces
 from dubito.scoring.scratch import Scratch
 from dubito.scoring.words import line, record
+from dubito.stages._accepted import ADAPTIVE, accepted_up_to
 from dubito.stages._predicting import PIECE_ATOMS, PIECE_STRUCTURES, read_pieces, survey
 from dubito.uncertainty.ensemble import EnsembleUncertainty
 
 log = get_logger(__name__)
+_SAMPLER = "origin/sampler"
 # A standard deviation of a component is this share of the rms length of the error vector.
 _COMPONENT = 1 / np.sqrt(3)
 
@@ -49,13 +51,6 @@ class Piece:
     atom: int
 
 
-def rule_of(scoring: ScoringConfig, selection: SelectionConfig, n: int) -> Rule:
-    """Return which candidates of a pool of ``n`` matter."""
-    share = share_that_matters(scoring, selection, n)
-    level = selection.force_tolerance_ev_per_angstrom if scoring.decision == "tolerance" else None
-    return Rule(scoring.recall, share, level)
-
-
 def score_adaptively(
     method: EnsembleUncertainty,
     dataset: Path,
@@ -66,8 +61,13 @@ def score_adaptively(
     scoring: ScoringConfig,
     selection: SelectionConfig,
     seed: int,
+    metrics: Path | None = None,
 ) -> tuple[int, str]:
     """Write the structures of all sources, in order, with predictions of the ensemble.
+
+    Parameters
+    ----------
+    metrics : ``metrics.json`` of the iteration before, where its certificate bounds what is selected
 
     Returns
     -------
@@ -84,7 +84,7 @@ def score_adaptively(
         When the file system refuses; an older output stays as it was.
     """
     n, n_atoms, total, columns = survey(sources)
-    rule = rule_of(scoring, selection, n)
+    rule = rule_of(scoring, selection, n, _limits(metrics, sources, method.name))
     with storage_errors(output), Scratch(output.parent) as scratch:
         pool = _Pool(method, dataset, sources, (n, n_atoms, total), scratch)
         pool.ask_first()
@@ -216,6 +216,19 @@ class _Pool:
                     "forces_uncertainty": np.repeat(sigma[:, None], 3, axis=1),
                 },
             )
+
+
+def _limits(metrics: Path | None, sources: list[Path], method: str) -> list[float] | None:
+    """Return up to which score the certificate of the iteration before accepts, one for each sampler of the pool."""
+    if metrics is None:
+        return None
+    names: set[str] = set()
+    with closing(read_pieces(sources, (_SAMPLER,))) as parts:
+        for part in parts:
+            names.update(part.text(_SAMPLER))
+    # Where the cascade gives up scores are full ones, and then it did not matter what was accepted.
+    limits = accepted_up_to(metrics, sorted(names), method, ADAPTIVE).limits
+    return None if limits is None else [float(limit) for limit in limits]
 
 
 def _trained_on(dataset: Path) -> Structures:

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from dubito.certificate.audit import audit
-from dubito.certificate.certify import certify
-from dubito.certificate.drift import drift_between
-from dubito.certificate.pool import StratumScores, read_pool_scores, sample_of
+from dubito.certificate.certify import Slice, certify
+from dubito.certificate.drift import Looked
+from dubito.certificate.pool import read_pool_scores
 from dubito.config.selection import SelectionConfig
 from dubito.core.files import read_json
 from dubito.core.random import seed_for
 from dubito.data.structures import Array
 from dubito.reporting.evaluated import Evaluated
 from dubito.stages._accepted import scoring_mode
-from dubito.stages._control_slice import as_drawn, control_rows, slice_of
+from dubito.stages._control_slice import as_drawn, control_copies, control_rows, slice_of
+from dubito.stages._drift import compare, is_on_one_scale, share_escalated
 
 
 def certificate_of(
@@ -45,38 +46,37 @@ def certificate_of(
     DataError
         When the manifest's lists don't belong together, or when a labelled control structure is not among them.
     """
-    rows = control_rows(manifest)
     said = manifest.get("pool_scores")
-    if not rows or not said:
+    if not control_rows(manifest) or not said:
         return None
-    score_of, pool = {manifest["ids"][i]: manifest["scores"][i] for i in rows}, read_pool_scores(said)
     judged = slice_of(control, manifest, method)
     result = certify(
         judged,
-        pool,
+        read_pool_scores(said),
         tolerance=selection.force_tolerance_ev_per_angstrom,
         risk=selection.risk,
         min_accepted_fraction=selection.min_accepted_fraction,
     )
     before = {} if previous is None else read_json(previous)
     earlier = before.get("certificate")
-    if earlier is not None and earlier["method"] != method:
-        earlier = None  # scores of another method are on another scale
-    drawn = None if control is None else as_drawn(control, manifest)
-    kept = {"ratios": _ratios(drawn, score_of, method)}
-    kept["scores"] = [float(score) for score in judged.scores if np.isfinite(score)]
+    kept = _looked(control, judged, manifest, method)
+    scored = {"scoring_mode": scoring_mode(manifest.get("adaptive")), "share_escalated": share_escalated(manifest)}
     of_drift = seed_for(seed, "certificate", int(manifest["iteration"]))
+    drift, note = compare(earlier, kept, {"method": method, **scored}, seed=of_drift)
+    if not is_on_one_scale(earlier, {"method": method, **scored}):
+        earlier = None
     return {
         "method": method,
-        "scoring_mode": scoring_mode(manifest.get("adaptive")),
         **result,
         # n_control counts draws: a near-copy of a labelled control structure has its label.
         "n_control_labelled": 0 if control is None else len(control),
         "audit": None
         if earlier is None
         else audit(earlier, int(before["iteration"]), judged, selection.force_tolerance_ev_per_angstrom),
-        "drift": None if earlier is None else _drift(earlier["slice"], kept, pool, of_drift),
-        "slice": kept,
+        "drift": None if drift is None else drift.record(),
+        "drift_note": note,
+        **scored,
+        "slice": kept.record(),
     }
 
 
@@ -95,37 +95,51 @@ def miss_rate_of(certificate: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _ratios(control: Evaluated | None, score_of: Mapping[str, float], method: str) -> list[float]:
-    """Return error over uncertainty of each labelled control structure.
+def _looked(control: Evaluated | None, judged: Slice, manifest: Mapping[str, Any], method: str) -> Looked:
+    """Return ratios and scores of the slice, each with what it is alike with: its trajectory, or itself alone.
+
+    Copies are alike with what they are copies of. A structure without label has no ratio, nor is its trajectory known.
+    """
+    group_of = {} if control is None else dict(zip(control.structures.ids, _groups(control), strict=True))
+    score_of = dict(zip(manifest["ids"], manifest["scores"], strict=True))
+    drawn = None if control is None else as_drawn(control, manifest)
+    ratios = [] if drawn is None else list(zip(_ratios(drawn, score_of, method), _groups(drawn), strict=True))
+    good = [(float(ratio), group) for ratio, group in ratios if np.isfinite(ratio) and ratio > 0]
+    whose = [manifest["ids"][i] for i in control_rows(manifest)] + [copy["of"] for copy in control_copies(manifest)]
+    scores = [(float(s), group_of.get(i, i)) for s, i in zip(judged.scores, whose, strict=True) if np.isfinite(s)]
+    return Looked(
+        ratios=tuple(ratio for ratio, _ in good),
+        ratio_trajectories=tuple(group for _, group in good),
+        scores=tuple(score for score, _ in scores),
+        score_trajectories=tuple(group for _, group in scores),
+    )
+
+
+def _groups(control: Evaluated) -> list[str]:
+    names = control.structures.text("origin/trajectory"), control.structures.ids
+    return [trajectory or name for trajectory, name in zip(*names, strict=True)]
+
+
+def _ratios(control: Evaluated, score_of: Mapping[str, float], method: str) -> Array:
+    """Return error over uncertainty of each labelled control structure, (n,), NaN where it has none.
 
     The rms force error over the rms uncertainty of its components; worst error over score where scores have no unit.
-    Scores that may be negative (a logarithm of a density) have no ratio: the list is empty.
+    Scores that may be negative (a logarithm of a density) have no ratio.
     """
-    if control is None or not len(control):
-        return []
+    if not len(control):
+        return np.zeros(0)
     sigma = control.of(method).get("forces_uncertainty")
     if sigma is None:
         doubt = np.array([score_of[name] for name in control.structures.ids])
-        ratios = control.worst_force_error(method) / doubt if (doubt > 0).all() else np.zeros(0)
-    else:
-        ptr = control.structures.ptr
-        error, said = (_sums(values, ptr) for values in (control.force_difference(method), sigma))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = np.sqrt(error / said)
-    return [float(ratio) for ratio in ratios if np.isfinite(ratio) and ratio > 0]
+        if not (doubt > 0).all():
+            return np.full(len(control), np.nan)
+        return np.asarray(control.worst_force_error(method) / doubt)
+    ptr = control.structures.ptr
+    error, said = (_sums(values, ptr) for values in (control.force_difference(method), sigma))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.sqrt(error / said))
 
 
 def _sums(components: Array, ptr: Array) -> Array:
     """Return the sum of squares over the atoms of each structure, (N, 3) -> (n,)."""
     return np.asarray(np.add.reduceat((np.asarray(components, "f8") ** 2).sum(axis=1), ptr[:-1]))
-
-
-def _drift(
-    before: Mapping[str, list[float]],
-    now: Mapping[str, list[float]],
-    pool: Mapping[str, StratumScores],
-    seed: int,
-) -> dict[str, Any] | None:
-    """Compare the slice with the one before, and the pool with that."""
-    found = drift_between(before["ratios"], now["ratios"], before["scores"], sample_of(pool.values()), seed=seed)
-    return None if found is None else found.record()

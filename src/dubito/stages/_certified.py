@@ -38,24 +38,29 @@ def certified(
     planning: PlanningConfig,
     selection: SelectionConfig,
     *,
-    is_last: bool,
+    end: str | None = None,
     looks: Looks = LOOKS,
 ) -> str | None:
     """Return why the campaign may end with its certificate; None: it may not.
 
-    The certificate holds and is confirmed, and more labels are not worth their price. Where nothing tells what they are
-    worth (fewer than three points of the learning curve), it ends so only where it would end anyway.
+    The certificate holds and is confirmed, and more labels are not worth their price, or the campaign ends anyway.
+
+    Parameters
+    ----------
+    plan : what more labels would bring; None: nothing tells (fewer than three points of the learning curve)
+    end : why the campaign ends anyway, in a sentence; None: it does not
+    looks : what confirms a certificate
     """
     below = is_below_price(plan, planning.worth_percent_per_100_labels)
     held = _confirmed(history, plan, looks)
-    if held is None or not (below or (below is None and is_last)):
+    if held is None or not (below or end):
         return None
     found, tolerance = history[-1]["certificate"], selection.force_tolerance_ev_per_angstrom
     return (
         f"{held}: {found['accepted_fraction']:.0%} of the pool are accepted, and of these at most "
         f"{found['bound']:.1%} are expected to have a force error above {tolerance:g} eV/Å "
         f"({found['n_control']} random control structures), within the stated risk of {selection.risk:.1%}; "
-        f"{_worth(plan, planning)}."
+        f"{_worth(plan, planning)}.{f' {end}' if end and not below else ''}"
     )
 
 
@@ -74,9 +79,13 @@ def lacking(
     if _has_drifted(found):
         return "The certificate holds, but the errors have drifted since the iteration before, so it has to hold again."
     if _confirmed(history, plan, looks) is None:
+        earlier = [(metrics.get("certificate") or {}) for metrics in history[:-1]]
+        another = earlier and earlier[-1].get("holds") and not _is_alike(earlier[-1], found)
+        first = not any(certificate.get("holds") for certificate in earlier)
         return (
-            f"The certificate holds for the first time in iteration {now}, and the learning curve does not confirm it; "
-            "it has to hold on a fresh slice again."
+            f"The certificate holds {'for the first time' if first else 'again'} in iteration {now}, "
+            f"{'before it held with another uncertainty method, ' if another else ''}"
+            "and the learning curve does not confirm it; it has to hold on a fresh slice again."
         )
     return f"The certificate has held since iteration {certified_since(history)}, but {_worth(plan, planning)}."
 
@@ -89,15 +98,17 @@ def _confirmed(history: Sequence[Json], plan: Json | None, looks: Looks) -> str 
     once = f"In iteration {now} the certificate held on a fresh control slice"
     if looks == "once":
         return once
+    tested = last.get("drift") is not None
     for metrics in reversed(history[-2 if looks == "twice" else -3 : -1]):
         found = metrics.get("certificate") or {}
-        if found.get("holds"):
+        if found.get("holds") and _is_alike(found, last):
+            without = ", without drift between them" if tested else f" ({_untested(last)})"
             return (
-                f"In iterations {metrics['iteration']} and {now} the certificate held on fresh control slices, without "
-                "drift between them"
+                f"In iterations {metrics['iteration']} and {now} the certificate held on fresh control slices{without}"
             )
         if _has_drifted(found):
             break
+        tested = tested and found.get("drift") is not None
     if plan is None or looks != "agreed" or not may_be_tolerable(plan):
         return None
     error = 1000 * plan["tolerable_error_ev_per_angstrom"]
@@ -105,6 +116,18 @@ def _confirmed(history: Sequence[Json], plan: Json | None, looks: Looks) -> str 
         f"{once}, and the learning curve confirms it (a chance of {plan['probability_tolerable_soon']:.0%} that the "
         f"{error:.0f} meV/Å at which the tolerance would be kept are reached within {SOON:g} times the labels)"
     )
+
+
+def _is_alike(found: Json, other: Json) -> bool:
+    """Return whether two certificates are of the same uncertainty method: else the one says nothing of the other."""
+    return bool(found.get("method") == other.get("method"))
+
+
+def _untested(found: Json) -> str:
+    """Say that nothing tells whether errors drifted, and why where it is known."""
+    text = "whether they drifted between them is not tested"
+    note = str(found.get("drift_note") or "").strip().rstrip(".")
+    return f"{text}: {note}" if note and found.get("drift") is None else text
 
 
 def _has_drifted(found: Json) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -12,7 +13,8 @@ from dubito.config.campaign import CampaignConfig
 from dubito.config.planning import PlanningConfig
 from dubito.config.selection import SelectionConfig
 from dubito.planning.plan import Ahead, make_plan, training_ratio
-from dubito.planning.points import Point, error_kind, known_labels, points_of, relative_sd, target_by_tolerance
+from dubito.planning.points import Point, error_kind, known_labels, points_of, relative_sd
+from dubito.planning.target import worst_errors
 from dubito.reporting.cost import labelling_cpu_s, stage_costs
 
 Json = Mapping[str, Any]
@@ -91,9 +93,13 @@ def outlook(
     last, costs = history[-1], costs or Prices()
     now, batch = known_labels(last), _batch(manifests, selection)
     target, source = planning.target_force_rmse_ev_per_angstrom, "config"
-    tolerable = target_by_tolerance(history, points, selection.force_tolerance_ev_per_angstrom, selection.risk)
+    worst, limits = worst_errors(history, points), (selection.force_tolerance_ev_per_angstrom, selection.risk)
+    tolerable = None if worst is None else worst.best(*limits)
+    draw_target = None
     if target is None:
         target, source = tolerable, "certificate"
+        if worst is not None:
+            draw_target = partial(worst.draws, tolerance=limits[0], risk=limits[1])
     ahead = Ahead(
         labels=now,
         batch=batch,
@@ -103,6 +109,7 @@ def outlook(
         tolerable=tolerable,
         core_hours=costs.core_hours(now, batch),
         core_hours_per_label=None if costs.label is None else costs.label / 3600,
+        draw_target=draw_target,
     )
     ratio = training_ratio(last.get("errors", {}), relative_sd)
     price = planning.worth_percent_per_100_labels

@@ -13,7 +13,7 @@ from dubito.config.selection import SelectionConfig
 from dubito.core import progress
 from dubito.core.errors import DataError
 from dubito.core.files import read_json, write_json
-from dubito.planning.stop import ITERATIONS, why_stalled
+from dubito.planning.stop import ITERATIONS, usual_error, why_stalled
 from dubito.stages._certified import LOOKS, Looks, certified, certified_since, is_by_certificate, lacking
 from dubito.stages._planning import Outlook, outlook, prices
 from dubito.stages._way_on import RETRY
@@ -36,9 +36,9 @@ def run(
 ) -> str:
     """Write ``decision.json`` of the latest iteration.
 
-    The first rule that applies decides: paused, budget spent, certified, stalled, max_iterations,
-    else running. ``acquire_with`` says which uncertainty method drives the next iteration, and why; ``plan`` what more
-    labels would bring (null before three points), ``certified_since`` the first iteration of the run in which the
+    The first rule that applies decides: paused, certified, budget spent, stalled, max_iterations, else running.
+    ``acquire_with`` says which uncertainty method drives the next iteration, and why; ``plan`` what more labels
+    would bring (null before three points), ``certified_since`` the first iteration of the run in which the
     certificate has held up to now.
 
     Parameters
@@ -111,21 +111,22 @@ def decide(
     metrics, manifest = history[-1], plans[-1]
     planning, ahead = planning or PlanningConfig(), ahead or Outlook([], None)
     iteration, total = int(metrics["iteration"]), int(metrics["labels"]["total"])
-    is_last = iteration >= campaign.max_iterations
+    spent, last = _budget(history, plans, campaign), _last(iteration, total, campaign)
     # A certificate that holds is to be confirmed or outlived; campaigns of before never stopped for a flat curve.
     may_be_flat = "certificate" in metrics and certified_since(history) is None
     missing = ""
     if is_by_certificate(metrics):
-        yes = certified(history, ahead.plan, planning, selection, is_last=is_last, looks=looks)
+        yes = certified(history, ahead.plan, planning, selection, end=spent or last, looks=looks)
         missing = lacking(history, ahead.plan, planning, selection, looks)
     else:
-        yes = _certified(metrics["miss_rate"], selection)
+        # A campaign of before whose budget is spent has always ended as that.
+        yes = None if spent else _certified(metrics["miss_rate"], selection)
     for state, reason in (
         ("paused", _paused(metrics, labelling)),
-        ("budget_spent", _budget(history, plans, campaign)),
         ("certified", yes),
+        ("budget_spent", spent),
         ("stalled", _stalled(iteration, manifest) or (_flat(ahead) if may_be_flat else None)),
-        ("max_iterations", _last(iteration, total, campaign)),
+        ("max_iterations", last),
     ):
         if reason is not None:
             says_more = missing and state in ("budget_spent", "max_iterations")
@@ -192,10 +193,11 @@ def _flat(ahead: Outlook) -> str | None:
     plan, why = ahead.plan, why_stalled(ahead.points, ahead.plan)
     if plan is None or why is None:
         return None
-    before, last = ahead.points[-1 - ITERATIONS], ahead.points[-1]
+    before, since = ahead.points[-1 - ITERATIONS], ahead.points[-ITERATIONS:]
     text = (
-        f"The force error has not fallen over the last {ITERATIONS} iterations ({1000 * before.error:.0f} meV/Å with "
-        f"{before.labels} labels, {1000 * last.error:.0f} with {last.labels})"
+        f"Over the last {ITERATIONS} iterations the force error has not fallen by more than its sampling error "
+        f"({1000 * before.error:.0f} meV/Å with {before.labels} labels before them, "
+        f"{1000 * usual_error(since):.0f} in the mean of the {ITERATIONS}, up to {since[-1].labels} labels)"
     )
     if why == "training":
         return (

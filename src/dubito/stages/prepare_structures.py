@@ -24,13 +24,25 @@ def run(*, output: Path, data: DataConfig, seed: int) -> str:
     ConfigError
         When a file can't be read, or holds fewer structures than wanted.
     """
-    initial = data.initial
-    if isinstance(initial, RattledStart):
-        structures, text = _rattled(data, initial, seed)
-    else:
-        structures, text = _from_files(initial, seed)
+    structures, text = _initial(data, seed)
     write_structures(output, structures.with_columns(origin__iteration=0))
     return text
+
+
+def count(data: DataConfig, seed: int) -> int:
+    """Return how many initial candidates there are; files are read for it.
+
+    Raises
+    ------
+    ConfigError
+        As in :func:`run`.
+    """
+    return len(_initial(data, seed)[0])
+
+
+def _initial(data: DataConfig, seed: int) -> tuple[Structures, str]:
+    initial = data.initial
+    return _rattled(data, initial, seed) if isinstance(initial, RattledStart) else _from_files(initial, seed)
 
 
 def _rattled(data: DataConfig, initial: RattledStart, seed: int) -> tuple[Structures, str]:

@@ -32,6 +32,7 @@ def run(
     scoring: ScoringConfig | None = None,
     selection: SelectionConfig | None = None,
     seed: int = 0,
+    metrics: Path | None = None,
 ) -> str:
     """Join the candidates of all jobs and write them with the predictions of ``method``, a piece at a time.
 
@@ -41,6 +42,7 @@ def run(
     ----------
     dataset, scoring, selection, seed : what adaptive scoring needs (:mod:`dubito.stages._adaptive`), with the training
         structures of ``ensemble``; None: all members are asked about all candidates
+    metrics : ``metrics.json`` of the iteration before, where its certificate bounds what is selected
 
     Raises
     ------
@@ -64,7 +66,7 @@ def run(
     if method == ADAPTIVE and wants and scoring and selection and dataset:
         from dubito.stages._adaptive import score_adaptively
 
-        settings: dict[str, Any] = {"scoring": scoring, "selection": selection, "seed": seed}
+        settings: dict[str, Any] = {"scoring": scoring, "selection": selection, "seed": seed, "metrics": metrics}
         count, note = score_adaptively(load(), dataset, pool, output, attributes, **settings)
         return f"{count} candidates of {len(pool)} jobs scored by '{method}'; {note}"
     count = predict_files(say, pool, output, attributes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dubito.config import Config, config_hash, load_config, parse_config
-from dubito.config.feasibility import faults_of, require_feasible
+from dubito.config.feasibility import faults_of, needs_count, require_feasible
 from dubito.config.inputs import require_inputs
 from dubito.core.errors import DataError
 from dubito.core.files import read_object, write_text
@@ -52,6 +52,10 @@ def _heed_faults(config: Config) -> None:
     started = Path("results", config.campaign.name, "iter_000", "selection.json").exists()
     if not started:
         require_feasible(config)
+        if needs_count(config):
+            from dubito.stages.prepare_structures import count
+
+            require_feasible(config, count(config.data, config.campaign.seed))
         return
     for fault in faults_of(config):
         announce(f"dubito: {fault} The campaign goes on as it is.")

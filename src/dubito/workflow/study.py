@@ -6,20 +6,21 @@ import logging
 import sys
 import time
 import traceback
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dubito.core.errors import DubitoError
 from dubito.core.logs import configure, get_logger
 from dubito.core.progress import announce
-from dubito.studies.label_savings.cells import Cell, ammonia_file, cells_in_order
-from dubito.studies.label_savings.pools import AMMONIA, missing
-from dubito.studies.label_savings.settings import StudySettings, load_settings
+from dubito.studies.label_savings.cells import Cell, ammonia_file, possible_cells
+from dubito.studies.label_savings.pools import AMMONIA, files_key, missing
+from dubito.studies.label_savings.settings import STUDY_VERSION, StudySettings, load_settings
+from dubito.workflow.targets import FOLDER
 
 log = get_logger(__name__)
 
 SETTINGS = "config/studies/label_savings.yaml"
-FOLDER = "results/studies/label_savings"
 
 
 class Study:
@@ -45,8 +46,14 @@ class Study:
         self.ammonia = ammonia_file(self.folder)
 
     def cells(self) -> list[Cell]:
-        """Return the cells whose data are here, those worth most first."""
-        return [cell for cell in cells_in_order(self.settings) if missing(cell.pool, self.data) is None]
+        """Return the cells whose data are here, those worth most first.
+
+        Raises
+        ------
+        ConfigError
+            When there is none.
+        """
+        return possible_cells(self.settings, self.data)
 
     def skipped(self) -> list[str]:
         """Return for each pool whose data are not here why it is skipped."""
@@ -56,9 +63,13 @@ class Study:
         """Return the files that a pool is made of within the study."""
         return [str(self.ammonia)] if pool == AMMONIA else []
 
-    def key(self, pool: str) -> str:
-        """Return the hash of what changes the cells of a pool."""
-        return self.settings.cell_key(pool)
+    def key(self, pool: str) -> list[str]:
+        """Return what changes the cells of a pool: settings, files of the data, version of the study."""
+        return [self.settings.cell_key(pool), self._files[pool], str(STUDY_VERSION)]
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        return {pool: files_key(pool, self.data) for pool in self.settings.pools}
 
 
 def run_study_job(snakemake: Any) -> None:
@@ -105,9 +116,17 @@ def _summary(snakemake: Any, study: Study) -> str:
     from dubito.core.files import write_json
     from dubito.studies.label_savings.summary import summarise
 
-    found = summarise(study.folder, study.settings)
+    found = summarise(study.folder, study.settings, study.data)
     write_json(Path(snakemake.output[0]), found)
-    return f"{found['finished_cells']} of {found['cells']} campaigns compared"
+    return f"{found['finished_cells']} of {found['cells']} campaigns compared{_not_counted(found['not_counted'])}"
+
+
+def _not_counted(refused: dict[str, int]) -> str:
+    """Say what lies there and does not count: Snakemake remakes only what it has made itself."""
+    if not refused:
+        return ""
+    listed = ", ".join(f"{n} with {reason}" for reason, n in refused.items())
+    return f"; not counted: {listed} (python benchmarks/label_savings.py --run makes these anew)"
 
 
 _PARTS = {"ammonia": _ammonia, "cell": _cell, "summary": _summary}

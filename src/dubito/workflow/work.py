@@ -27,6 +27,8 @@ SCORE_S: Final = 0.003
 # MB of a structure's graph and geometry, which a training keeps, and of one in a batch with its derivatives.
 GRAPH_MB: Final = 0.5
 BATCH_MB: Final = 8.0
+# MB for selecting from a small pool.
+SELECTING_MB: Final = 4000
 # Minutes for a label of at most this many basis functions. 3BPA (27 atoms, some 270) takes 3 CPU minutes.
 LABEL_MIN: Final = 15.0
 LABEL_BASIS: Final = 300
@@ -77,6 +79,34 @@ def scoring_minutes(config: Config) -> int:
     """Return a time for scoring the pool with one method, minutes; it is streamed, so its memory does not grow."""
     found = sum(sampler.n_jobs * sampler.candidates_per_job for sampler in config.sampling.samplers)
     return 60 + math.ceil(found * config.training.n_members * SCORE_S * _network(config) / 60)
+
+
+def selecting_mb(candidates: Path) -> int:
+    """Return memory for selecting from a pool, MB: its distances three times, on top of what small pools take.
+
+    ``8 bytes * n (n - 1) / 2`` for a structure of n atoms, of at most 4096 distances. The whole pool's are compared
+    with what is labelled, and copied by selectors that ask how structures differ. That of a pool that is not there yet
+    is asked again when it is.
+    """
+    found = _distances_mb(candidates, candidates.stat().st_mtime_ns) if candidates.exists() else 0.0
+    return SELECTING_MB + math.ceil(3 * found)
+
+
+@lru_cache(maxsize=64)
+def _distances_mb(candidates: Path, changed: int) -> float:
+    """Return the fingerprints of all candidates, MB; 0 where the file can't be read."""
+    import numpy as np
+
+    from dubito.data.fingerprints import MAX_DISTANCES
+    from dubito.data.streaming import StructuresReader
+
+    del changed
+    try:
+        with StructuresReader(candidates) as reader:
+            n = reader.n_atoms.astype("i8")
+    except DubitoError:
+        return 0.0  # whoever selects from it says what is wrong with it
+    return float(8e-6 * np.minimum(n * (n - 1) // 2, MAX_DISTANCES).sum())
 
 
 def fitting_minutes(config: Config, labels: int) -> int:

@@ -13,7 +13,7 @@ _FORCE = "force_rmse_ev_per_angstrom"
 
 @dataclass(frozen=True)
 class Certificate:
-    """What may be accepted at the stated risk; ``bound`` is on the expected share of wrong ones among them."""
+    """What may be accepted at the stated risk; ``bound`` is the estimate held against it."""
 
     holds: bool
     accepted_fraction: float

@@ -218,18 +218,20 @@ def _quality(rows: Sequence[Quality], width: int, room: _Room) -> list[Line]:
             f"risk {last.risk:.0%}: {judged} ({last.n_accepted} controls)"
         )
         if last.certificate is not None:
-            text = _certificate(last.certificate, last.tolerance_ev_per_angstrom)
+            text = _certificate(last.certificate, last.tolerance_ev_per_angstrom, last.risk)
         lines += [Line(part, DIM) for part in _wrapped(text, width)]
     return lines
 
 
-def _certificate(found: Certificate, tolerance: float) -> str:
+def _certificate(found: Certificate, tolerance: float, risk: float) -> str:
     text = (
         f"certificate {'holds' if found.holds else 'does not hold yet'}: {found.accepted_fraction:.0%} of the pool "
         f"accepted ({counted(found.n_control, 'control')})"
     )
     if found.accepted_fraction:
-        text += f", at most {found.bound:.1%} of these expected to have a force error above {tolerance:g} eV/Å"
+        text += (
+            f", chosen so that at most {risk:.0%} of these are expected to have a force error above {tolerance:g} eV/Å"
+        )
     return text + ("; it has drifted since the iteration before" if found.drifted else "")
 
 

@@ -19,7 +19,7 @@ from dubito.selection.batch import choose_batch
 from dubito.stages._features import features_of
 from dubito.studies.label_savings.networks import scores, train
 from dubito.studies.label_savings.pools import LabelledPool
-from dubito.studies.label_savings.settings import StudySettings
+from dubito.studies.label_savings.settings import STUDY_VERSION, StudySettings
 
 RANDOM = "random"
 # The pool is labelled already, so nothing in it may be refused: gates are as wide as they go.
@@ -56,7 +56,8 @@ def run_cell(
     -------
     dict
         ``curve``: a point per round, see :func:`measure`, with ``labels``; ``picks``: ids of what was selected in
-        each round; ``key``: :meth:`StudySettings.cell_key`.
+        each round; ``key``: :meth:`StudySettings.cell_key`; ``data``: :attr:`LabelledPool.data_hash`; ``version``:
+        :data:`STUDY_VERSION`.
 
     Raises
     ------
@@ -83,7 +84,9 @@ def run_cell(
         "selector": selector,
         "seed": seed,
         "key": settings.cell_key(pool.name),
-        "initial": hash_json(sorted(pool.structures.ids[i] for i in start.labelled)),
+        "data": pool.data_hash,
+        "version": STUDY_VERSION,
+        "initial": hash_initial(pool, start.labelled),
         "n_pool": len(pool.structures),
         "n_test": len(pool.test),
         "hard": pool.hard,
@@ -101,6 +104,18 @@ def make_start(pool: LabelledPool, seed: int, settings: StudySettings) -> Start:
     DataError
         When the pool is too small for the labels of the last round.
     """
+    labelled = draw_initial(pool, seed, settings)
+    return Start(labelled, _train(pool, labelled, seed, settings))
+
+
+def draw_initial(pool: LabelledPool, seed: int, settings: StudySettings) -> Array:
+    """Return the indices of the initial set, increasing.
+
+    Raises
+    ------
+    DataError
+        When the pool is too small for the labels of the last round.
+    """
     labels = settings.pools[pool.name].labels
     if len(pool.initial) < labels[0] or len(pool.structures) < labels[-1]:
         raise DataError(
@@ -108,8 +123,12 @@ def make_start(pool: LabelledPool, seed: int, settings: StudySettings) -> Start:
             f"from, but its campaigns want {labels} labels. Lower pools.{pool.name}.labels in the study's settings."
         )
     order = generator(settings.seed, "label_savings", pool.name, seed, "initial").permutation(pool.initial)
-    labelled = np.sort(order[: labels[0]])
-    return Start(labelled, _train(pool, labelled, seed, settings))
+    return np.sort(order[: labels[0]])
+
+
+def hash_initial(pool: LabelledPool, labelled: Array) -> str:
+    """Return the hash of the ids of an initial set."""
+    return hash_json(sorted(pool.structures.ids[i] for i in labelled))
 
 
 def _train(pool: LabelledPool, labelled: Array, seed: int, settings: StudySettings) -> Potential:

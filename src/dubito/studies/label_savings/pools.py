@@ -5,13 +5,16 @@ Which frame is in the pool and which in the test is settled here, once and for a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from dubito.core.errors import ConfigError, DataError, unknown_name
+from dubito.core.hashing import hash_file, hash_json
 from dubito.core.random import generator
 from dubito.data.formats import read_any
 from dubito.data.splits import drop_duplicates
@@ -59,6 +62,17 @@ class LabelledPool:
                 f"{len(shared)} structures of '{self.name}' are in its pool and in its test, expected none: the test "
                 "would be learnt by heart. Mend how the pool is cut."
             )
+
+    @cached_property
+    def data_hash(self) -> str:
+        """The hash of all that a campaign sees of the data: ids in their order, labels, what is start and what hard."""
+        sets = [self.structures, self.test, *([self.other_test] if self.other_test else [])]
+        seen = [[list(one.ids), _digest(one.energy), _digest(one.forces)] for one in sets]
+        return hash_json([seen, np.asarray(self.initial).tolist(), np.asarray(self.is_hard).tolist()])
+
+
+def _digest(values: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values, dtype="<f8").tobytes()).hexdigest()
 
 
 def _read(folder: Path, name: str) -> Structures:
@@ -153,6 +167,15 @@ def missing(name: str, data: Path) -> str | None:
     if name in FROM_FILES and not (data / FROM_FILES[name][0]).is_dir():
         return f"{name}: skipped, there is no folder {FROM_FILES[name][0]} in the data folder {data}"
     return None
+
+
+def files_key(name: str, data: Path) -> str:
+    """Return a hash of the files that a pool is read from, empty for one that is made: cheap, nothing is parsed."""
+    if name not in FROM_FILES or missing(name, data) is not None:
+        return ""
+    stem = name.removeprefix("rmd17_") if name.startswith("rmd17_") else ""
+    files = sorted((data / FROM_FILES[name][0]).glob(f"{stem}*.xyz.gz"))
+    return hash_json([[file.name, hash_file(file)] for file in files])
 
 
 def load_pool(name: str, data: Path, ammonia: Path) -> LabelledPool:

@@ -15,6 +15,9 @@ from dubito.config.model import ModelConfig
 from dubito.core.errors import ConfigError
 from dubito.core.hashing import hash_json
 
+# Raise it when selectors, networks or the loop change what a cell holds: cells of another version are made anew.
+STUDY_VERSION = 1
+
 
 class PoolSettings(Section):
     """One pool: how many labels a campaign on it has in each round."""

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubito.core.errors import DataError
-from dubito.studies.label_savings.cells import cells_in_order, finished_cells
+from dubito.studies.label_savings.cells import NO_HASH, cells_in_order, data_hashes, finished_cells
+from dubito.studies.label_savings.goals import goals
 from dubito.studies.label_savings.savings import saving
 from dubito.studies.label_savings.settings import StudySettings
 
@@ -27,19 +28,22 @@ OTHERS = {
     "other_test": "other_force_rmse_mev_per_angstrom",
 }
 _POINTS = (TARGET, *OTHERS.values())
-# What the best selector of each pool should reach (issue 6), and no pool may lose.
-GOALS = {"acac": 1.5, "3bpa": 1.5, "ammonia_rare": 2.0, "rmd17_ethanol": 1.0, "rmd17_aspirin": 1.0}
 
 
-def summarise(folder: Path, settings: StudySettings) -> Json:
+def summarise(folder: Path, settings: StudySettings, data: Path | None = None) -> Json:
     """Return the result of what is finished: per pool the curves, per ``<pool>.<selector>`` what it saves.
+
+    Parameters
+    ----------
+    data : folder of the labelled files, by default that of the settings; cells of other data do not count
 
     Raises
     ------
     DataError
         When no pool has a pair of campaigns of the same seed.
     """
-    cells = finished_cells(folder, settings)
+    hashes = data_hashes(settings, folder, data or Path(settings.data_folder))
+    cells, refused = finished_cells(folder, settings, hashes)
     savings: Json = {}
     pools: Json = {}
     for pool in settings.pools:
@@ -53,22 +57,33 @@ def summarise(folder: Path, settings: StudySettings) -> Json:
                 pair = [of_random[s] for s in both], [own[s] for s in both]
                 savings[f"{pool}.{selector}"] = _compare(*pair, settings)
     if not savings:
-        raise DataError(
-            f"{folder} holds no finished campaigns that could be compared ({sum(map(len, cells.values()))} finished). "
-            "Let the study run on: snakemake --cores 1 study_label_savings"
-        )
+        raise DataError(_nothing(folder, sum(map(len, cells.values())), refused))
     done, of = sum(map(len, cells.values())), len(cells_in_order(settings))
     return {
         "finished_cells": done,
         "cells": of,
         "is_complete": done == of,
+        "not_counted": refused,
+        "stamped": sum(bool(one.get("stamped")) for group in cells.values() for one in group.values()),
+        "data_not_compared": sorted({pool for pool, _ in cells} - set(hashes)),
         "cpu_s": round(sum(one["cpu_s"] for group in cells.values() for one in group.values())),
         "rule": _rule(settings),
         "settings": settings.model_dump(mode="json", exclude={"data_folder"}),
         "savings": savings,
-        "goals": goals(savings),
+        "goals": goals(savings, settings),
         "pools": pools,
     }
+
+
+def _nothing(folder: Path, done: int, refused: dict[str, int]) -> str:
+    listed = "".join(f", {n} with {reason}" for reason, n in refused.items())
+    advice = "let the study run on: snakemake --cores 1 study_label_savings"
+    if NO_HASH in refused:
+        advice = (
+            "if their data have not changed since, give them their hash: python benchmarks/label_savings.py "
+            f"--folder {folder} --stamp; otherwise {advice}"
+        )
+    return f"{folder} holds no finished campaigns that could be compared ({done} finished{listed}): {advice}"
 
 
 def _rule(settings: StudySettings) -> str:
@@ -130,28 +145,6 @@ def _compare(of_random: list[Json], own: list[Json], settings: StudySettings) ->
     last = [float(_curves(cells, TARGET)[:, -1].mean()) for cells in (of_random, own)]
     out["error_at_the_end_over_random"] = _four(last[1] / last[0])
     return out | {name: of(key) for name, key in OTHERS.items() if key in own[0]["curve"][0]}
-
-
-def goals(savings: Json) -> Json:
-    """Return for each pool its best selector, what was asked, and whether it is met.
-
-    The best of several is chosen by the same numbers that are shown for it, which flatters it.
-    """
-    out: Json = {}
-    for pool, wanted in GOALS.items():
-        mine = {name.split(".", 1)[1]: one for name, one in savings.items() if name.split(".", 1)[0] == pool}
-        if mine:
-            best = max(mine, key=lambda name: mine[name]["ratio"])
-            ratio, low = mine[best]["ratio"], mine[best]["low"]
-            out[pool] = {
-                "asked": wanted,
-                "best": best,
-                "ratio": ratio,
-                "low": low,
-                "met": ratio >= wanted,
-                "met_at_the_lower_end": low is not None and low >= wanted,
-            }
-    return out
 
 
 def _rounded(values: Array) -> list[float]:
