@@ -308,8 +308,8 @@ def test_reasons_are_plain():
     pool = np.linspace(0, 1, 1000)
     fine = certificate(np.linspace(0, 1, 20), [RIGHT] * 20, pool)
     assert fine["reason"] == (
-        "100% of the pool is accepted, chosen so that at most 5.0% of that is expected to be off by more than 0.3 eV/Å: "
-        "0 of 20 random control structures are off by more than 0.3 eV/Å."
+        "100% of the pool is accepted, chosen so that at most 5.0% of that is expected to be off by more than 0.3 "
+        "eV/Å: 0 of 20 random control structures are off by more than 0.3 eV/Å."
     )
     errors = np.full(60, RIGHT)
     errors[-15:] = WRONG
