@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from _publish import publish
 
@@ -59,6 +61,16 @@ def label_ammonia(settings: StudySettings, folder: Path, cache: Path) -> None:
         make_ammonia(ammonia_file(folder), settings.ammonia, settings.seed, cache)
 
 
+def by_pool(savings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the savings in forces as readers of result files look for them: by pool and selector."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, saving in savings.items():
+        pool, selector = name.rsplit(".", 1)
+        kept = {key: saving[key] for key in ("ratio", "low", "high", "t_low", "t_high")}
+        found.setdefault(pool, {})[selector] = kept | {"seeds": saving["n_seeds"]}
+    return found
+
+
 def main() -> None:
     """Compute if asked, write and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -88,7 +100,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     for reason, n in content["not_counted"].items():
         sys.stderr.write(f"label_savings: {n} campaigns do not count: {reason}{STAMP if reason == NO_HASH else ''}\n")
-    publish("label_savings", content)
+    publish("label_savings", content | by_pool(content["savings"]))
     try:
         from plot_label_savings import draw
     except ImportError as error:  # the figure alone needs matplotlib

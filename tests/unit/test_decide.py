@@ -231,9 +231,9 @@ def test_drift_between_two_certificates_undoes_the_first():
     assert (state, "drifted" in reason) == ("running", True)
 
 
-def test_the_reason_of_a_certificate_names_bound_and_price():
+def test_the_reason_of_a_certificate_names_the_risk_and_the_price():
     _, reason, *_ = campaign(FLAT, [None, False, False, False, True, True])
-    for words in ("iterations 4 and 5", "95% of the pool", "at most 4.0%", "0.3 eV/Å", "less than the 5 %"):
+    for words in ("iterations 4 and 5", "95% of the pool", "at most 5 % of these", "0.3 eV/Å", "less than the 5 %"):
         assert words in reason
 
 

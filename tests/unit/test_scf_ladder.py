@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dubito.config.label_noise import CONVERGENCE_NOISE, GRID_NOISE, force_noise
 from dubito.config.labelling import PyscfConfig
 from dubito.core.hashing import hash_json
 from dubito.data.structures import Structures
 from dubito.labelling.base import Label
 from dubito.labelling.cache import Failure, LabelCache
 from dubito.labelling.early_abort import NOT_FINITE, PATIENCE, STALLED, Watch, patience_for, watched
-from dubito.config.label_noise import CONVERGENCE_NOISE, GRID_NOISE, force_noise
 from dubito.labelling.pyscf_labeller import PyscfLabeller
 from dubito.labelling.scf_ladder import LADDER, climb, second_order
 from dubito.labelling.service import label_structures

@@ -9,6 +9,7 @@ from dubito.config.planning import PlanningConfig
 from dubito.config.selection import SelectionConfig
 from dubito.planning.plan import SOON
 from dubito.planning.stop import is_below_price, may_be_tolerable
+from dubito.reporting.words import setting
 
 Json = Mapping[str, Any]
 Looks = Literal["once", "twice", "two_of_three", "agreed"]
@@ -57,9 +58,9 @@ def certified(
         return None
     found, tolerance = history[-1]["certificate"], selection.force_tolerance_ev_per_angstrom
     return (
-        f"{held}: {found['accepted_fraction']:.0%} of the pool are accepted, and of these at most "
-        f"{found['bound']:.1%} are expected to have a force error above {tolerance:g} eV/Å "
-        f"({found['n_control']} random control structures), within the stated risk of {selection.risk:.1%}; "
+        f"{held}: {found['accepted_fraction']:.0%} of the pool are accepted, by a threshold chosen so that at most "
+        f"{setting(selection.risk)} of these are expected to have a force error above {tolerance:g} eV/Å "
+        f"({found['n_control']} random control structures); "
         f"{_worth(plan, planning)}.{f' {end}' if end and not below else ''}"
     )
 
