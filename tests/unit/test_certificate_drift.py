@@ -148,6 +148,14 @@ def test_larger_scores_are_drift_smaller_ones_are_progress():
     assert found[3.0].scores_p_value * N_TESTS < LEVEL
 
 
+def test_uncertainties_that_grew_while_errors_did_not_are_cautious_and_no_drift():
+    rng = np.random.default_rng(1)
+    scores, ratios = rng.lognormal(0, 0.5, size=(2, 40)), rng.lognormal(0, 0.5, size=(2, 40))
+    found = compared(looked(ratios[0], scores[0]), looked(ratios[1] / 3, 3 * scores[1]))
+    assert found.scores_p_value * N_TESTS < LEVEL
+    assert (found.drifted, found.cautious) == (False, True)
+
+
 def test_scores_without_unit_are_compared_without_margin():
     rng = np.random.default_rng(1)
     scores = rng.normal(-5, 1, (2, 40))

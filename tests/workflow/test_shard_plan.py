@@ -68,7 +68,7 @@ def test_labels_for_a_gpu_ask_for_one(campaign: Callable) -> None:
 
 def test_another_device_of_the_labeller_reruns_no_label_and_other_settings_do(campaign: Callable) -> None:
     labels = "results/water_tiny/iter_000/labels/shard_000.h5"
-    labeller = {"kind": "pyscf", "basis": "sto-3g", "grid_level": 0}
+    labeller = {"kind": "pyscf", "basis": "sto-3g", "grid_level": 1}
     one: Campaign = campaign("water_tiny", labelling={"labeller": labeller, "structures_per_shard": 8})
     one.run("--cores", "1", labels)
     for changed, text in ({"device": "auto"}, "Nothing to be done"), ({"early_abort": False}, "label_structures"):

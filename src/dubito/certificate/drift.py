@@ -10,6 +10,7 @@ something at 1 % after Bonferroni over the two:
   has fallen by as much makes the old threshold ``cautious``, which is reported and never called drift.
 - **scores**: the mean rank, larger by more than the same margin: the pool holds what the slice before did not. Smaller
   scores are what a better model is meant to give. Scores without unit that may be negative are compared as they are.
+  Where the ratio has fallen, larger scores are no drift: uncertainties have grown, not errors.
 
 Frames of one trajectory are alike. So slice is compared with slice, and whole trajectories change sides, see
 :mod:`dubito.certificate.permutation`; of the pool's other frames it is not kept which trajectory they are of.
@@ -97,17 +98,19 @@ def drift_between(before: Looked, now: Looked, *, seed: int, n_permutations: int
     grown = _p_value(old, new, seed, n_permutations)
     fallen = _p_value(new, old, seed, n_permutations)
     scores = _p_value(*_ranks(before, now), seed, n_permutations, margin=0.0)
-    found = [p for p in (grown, scores) if p is not None]
-    if not found:
+    cautious = fallen is not None and fallen * N_TESTS < LEVEL
+    tested = [p for p in (grown, scores) if p is not None]
+    if not tested:
         return None
+    alarming = [p for p in (grown, None if cautious else scores) if p is not None]
     return Drift(
         p_value=grown,
         ratio_before=_geometric_mean(old),
         ratio_now=_geometric_mean(new),
         scores_p_value=scores,
-        drifted=min(found) * N_TESTS < LEVEL,
+        drifted=min(alarming, default=1.0) * N_TESTS < LEVEL,
         cautious_p_value=fallen,
-        cautious=fallen is not None and fallen * N_TESTS < LEVEL,
+        cautious=cautious,
         margin=MARGIN,
     )
 
