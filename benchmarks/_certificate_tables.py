@@ -29,6 +29,25 @@ def miss_rates(found: Json) -> Table:
     return head, rows
 
 
+def demo(found: Json) -> Table:
+    """The control slice of every iteration of the demo campaign."""
+    head = ["labels before", "control labels", "wrong", "accepted of the pool", "wrong among accepted", "95 % interval"]
+    head += ["threshold of the iteration before: missed", "certificate holds"]
+    rows, known = [], 0
+    for line in found.get("iterations", []):
+        said = line.get("certificate")
+        if said is not None:
+            miss, audit = said["miss_rate"], said["audit"]
+            rows.append(
+                [known, said["n_control"], said["n_bad"], _percent(said["accepted_fraction"], 0)]
+                + [f"{said['n_accepted_bad']} of {miss['n_accepted']}"]
+                + [f"{_percent(miss['low'])} to {_percent(miss['high'])}" if miss["n_accepted"] else "–"]
+                + [f"{audit['missed']} of {audit['n_accepted']}" if audit else "–", "yes" if said["holds"] else "no"]
+            )
+        known = line["labels"]
+    return head, rows
+
+
 def drift(found: Json) -> Table:
     """How often drift is found."""
     head = ["frames", "labels in each slice", "spread of the ratio", "what moved", "drift", "by the labels"]

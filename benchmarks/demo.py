@@ -42,6 +42,16 @@ def rounded(energies_ev: Any) -> list[float]:
     return [round(1e3 * float(e), 2) for e in energies_ev]
 
 
+def certificate(metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the random control slice of one iteration says; None in the first, which explores nothing."""
+    said = metrics["certificate"]
+    if said is None:
+        return None
+    kept = ("holds", "accepted_fraction", "n_control", "n_bad", "n_accepted_bad", "miss_rate", "audit")
+    moved = said["drift"] or {}
+    return {key: said[key] for key in kept} | {key: moved.get(key) for key in ("drifted", "cautious")}
+
+
 def main() -> None:
     """Run, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,6 +82,7 @@ def main() -> None:
                 "force_rmse_mev_per_angstrom": {
                     name: round(1e3 * e["force_rmse_ev_per_angstrom"], 1) for name, e in m["errors"].items()
                 },
+                "certificate": certificate(m),
                 "profile": curve,
             }
             for m, curve in zip(metrics, profiles, strict=True)

@@ -363,6 +363,7 @@ TABLES |= {
 
 TABLES |= {
     "certificate_miss_rates": lambda: markdown(*certified.miss_rates(read("certificate"))),
+    "certificate_demo": lambda: markdown(*certified.demo(read("demo"))),
     "certificate_drift": lambda: markdown(*certified.drift(read("certificate"))),
     "certificate_stale": lambda: markdown(*certified.stale(read("certificate"))),
     "certificate_strata": lambda: markdown(*certified.strata(read("certificate"))),
