@@ -12,7 +12,7 @@ from dubito.certificate.audit import audit
 from dubito.certificate.certify import Slice, certify
 from dubito.certificate.grouping import group_strata, labels_for_own_threshold
 from dubito.certificate.interval import largest_count
-from dubito.certificate.pool import StratumScores, read_pool_scores, sample_of
+from dubito.certificate.pool import StratumScores, read_pool_scores
 from dubito.certificate.threshold import Group, bound_of, select_thresholds
 from dubito.config.control_size import control_labels_needed
 from dubito.core.errors import ConfigError, DataError
@@ -291,14 +291,6 @@ def test_more_control_than_pool_is_refused():
 def test_scores_of_a_pool_that_are_no_order_are_refused(entry):
     with pytest.raises(DataError, match="'md' in the manifest are not in order"):
         read_pool_scores({"md": entry})
-
-
-def test_a_sample_stands_for_strata_by_their_size():
-    pool = [StratumScores(9000, np.linspace(0, 1, 1001)), StratumScores(1000, np.linspace(5, 6, 1000))]
-    sample = sample_of(pool)
-    assert len(sample) == 1001
-    assert (sample > 4).mean() == pytest.approx(0.1, abs=0.002)
-    assert sample_of([StratumScores.of([3.0, 1.0]), StratumScores.of([2.0])]).tolist() == [1.0, 2.0, 3.0]
 
 
 # --- words and the audit ---------------------------------------------------------------------------

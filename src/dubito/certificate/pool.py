@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from dubito.core.errors import DataError
 
 Array = NDArray[Any]
-
-SAMPLE_SIZE = 1001
-"""As many points stand for a pool in a two-sample test; fewer where the pool is smaller."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +74,3 @@ def read_pool_scores(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Stratum
             )
         pool[name] = StratumScores(n, quantiles)
     return pool
-
-
-def sample_of(strata: Iterable[StratumScores], size: int = SAMPLE_SIZE) -> Array:
-    """Return at most ``size`` scores that are distributed as those of the whole pool, ascending.
-
-    Small pools are returned as they are. Of large ones equally spaced quantiles stand for a random sample of that
-    size; they scatter less, so that a two-sample test errs on the side of finding no difference.
-    """
-    parts = list(strata)
-    scores = np.concatenate([part.quantiles for part in parts] or [np.zeros(0)])
-    weights = np.concatenate([np.full(len(part.quantiles), part.n / len(part.quantiles)) for part in parts] or [scores])
-    order = np.argsort(scores, kind="stable")
-    total = int(sum(part.n for part in parts))
-    if total <= size:
-        return np.asarray(scores[order])
-    below = np.cumsum(weights[order])
-    rows = np.searchsorted(below, (np.arange(size) + 0.5) * below[-1] / size)
-    return np.asarray(scores[order][np.minimum(rows, len(order) - 1)])
